@@ -4,10 +4,12 @@ AlloopError
 ├── ConfigError(ValueError)        the campaign file is wrong; carries every problem at once
 ├── StructureError(ValueError)     a structure file cannot be read or makes no sense
 ├── FrameError(ValueError)         a geometry is malformed
+├── MethodError(ValueError)        a reference method cannot be had, or not for this system
 ├── LabelError(RuntimeError)       a reference method gave no label for one frame
 ├── ModelError(ValueError)         a model file or an architecture cannot be used
 ├── TrainingError(RuntimeError)    a fit failed or has nothing to learn from
 ├── DynamicsError(RuntimeError)    a trajectory cannot be started
+├── AcquisitionError(ValueError)   frames cannot be judged, calibrated or chosen between
 ├── SpacetimeError(RuntimeError)   a 4D model cannot be built, fitted or propagated
 ├── ArtifactError(OSError)         a file of the store is missing or not what its name says
 ├── LedgerError(RuntimeError)      the database refuses
@@ -46,6 +48,10 @@ class FrameError(AlloopError, ValueError):
     """A geometry is malformed."""
 
 
+class MethodError(AlloopError, ValueError):
+    """A reference method cannot be had, or not for this system."""
+
+
 class LabelError(AlloopError, RuntimeError):
     """The reference method gave no label for a sound geometry.
 
@@ -72,6 +78,10 @@ class TrainingError(AlloopError, RuntimeError):
 
 class DynamicsError(AlloopError, RuntimeError):
     """A trajectory cannot be started."""
+
+
+class AcquisitionError(AlloopError, ValueError):
+    """Frames cannot be judged, calibrated or chosen between."""
 
 
 class SpacetimeError(AlloopError, RuntimeError):

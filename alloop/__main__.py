@@ -1,0 +1,5 @@
+"""``python -m alloop``."""
+
+from alloop.cli.main import main
+
+main()

@@ -1,0 +1,210 @@
+"""The driver: plan, submit, commit, until there is a verdict."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from alloop.campaign.plan import Finish, FormCommittee, OpenGeneration, Plan, Seal, plan
+from alloop.campaign.prospective import prospective
+from alloop.campaign.verdict import Verdict
+from alloop.config.model import Campaign
+from alloop.errors import CampaignError
+from alloop.executors.protocol import Executor, Outcome
+from alloop_db.state import CampaignState
+from alloop_db.store import Claim, Store
+from alloop_tasks.workspace import Workspace, read_json
+
+PAUSE = "pause"
+"""Name of the file by which another process asks the driver to pause."""
+TICK = 1.0
+"""How often the wall time is booked and people are told, s."""
+CHECK = 5.0
+"""How often the executor is asked whether it lives, s."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What the driver tells whoever watches it."""
+
+    stage: str
+    state: CampaignState
+    running: tuple[tuple[Claim, dict[str, Any]], ...]
+    """Tasks in flight, each with what it says of its own progress."""
+    elapsed: float
+
+
+Observer = Callable[[Moment], None]
+
+
+class Driver:
+    """One run of the loop on an open ledger."""
+
+    def __init__(
+        self,
+        config: Campaign,
+        directory: Path,
+        store: Store,
+        executor: Executor,
+        epoch: int,
+        check_lock: Callable[[], None],
+        observe: Observer,
+    ) -> None:
+        self._config, self._directory, self._store = config, directory, store
+        self._executor, self._epoch = executor, epoch
+        self._check_lock, self._observe = check_lock, observe
+        self._flying: dict[str, Claim] = {}
+        self._stop: str | None = None
+        self._began = self._booked = self._checked = time.monotonic()
+
+    def run(self) -> Verdict:
+        """Go on until there is a verdict, a signal or a request to pause."""
+        with self._signals():
+            try:
+                return self._loop()
+            finally:
+                self._store.requeue(list(self._flying))
+                self._store.spend(time.monotonic() - self._booked)
+
+    def _loop(self) -> Verdict:
+        while True:
+            if self._stop:
+                return Verdict("paused", f"stopped by {self._stop}; start again to go on")
+            self._check_lock()
+            step = self._advance()
+            if isinstance(step, Verdict):
+                return step
+            pausing = (self._directory / PAUSE).exists()
+            if pausing and not self._flying:
+                return Verdict("paused", "paused on request; start again to go on")
+            if not pausing:
+                self._submit()
+            for outcome in self._executor.wait(timeout=0.2):
+                self._settle(outcome)
+            if failure := self._executor_failure():
+                return Verdict("lost", f"{failure}; nothing is lost, start again to go on")
+            self._tell(step)
+
+    def _advance(self) -> Plan | Verdict:
+        """Carry out what needs no worker, record what needs one."""
+        while True:
+            state = self._store.state()
+            elapsed = time.monotonic() - self._booked
+            step = plan(state, self._config, self._executor.slots, elapsed)
+            if step.action is None:
+                if not self._store.add(step.tasks) or step.stage == "label":
+                    return step
+            elif isinstance(step.action, Finish):
+                return step.action.verdict
+            else:
+                self._carry_out(step.action)
+
+    def _carry_out(self, action: Seal | FormCommittee | OpenGeneration) -> None:
+        match action:
+            case Seal(generation):
+                self._store.seal(generation)
+                self._judge_blind_predictions(generation)
+            case FormCommittee(generation, members, sha256):
+                self._store.form_committee(generation, members, sha256)
+            case OpenGeneration(generation, committee_id):
+                self._store.open_generation(generation, committee_id)
+
+    def _judge_blind_predictions(self, generation: int) -> None:
+        explorer = self._store.state().explorer
+        if explorer is None:
+            return
+        rows = prospective(self._store.engine, generation, self._config.target.confidence)
+        self._store.record_evaluations(explorer.committee_id, generation, rows)
+
+    # -- tasks in flight -------------------------------------------------------------------------
+
+    def _submit(self) -> None:
+        room = 2 * self._executor.slots - len(self._flying)
+        for claim in self._store.claim(room, self._epoch):
+            self._flying[claim.key] = claim
+            self._executor.submit(claim.kind, claim.spec, claim.key)
+
+    def _settle(self, outcome: Outcome) -> None:
+        self._flying.pop(outcome.key, None)
+        if "No space left on device" in outcome.reason:
+            self._store.requeue([outcome.key])
+            raise CampaignError(
+                f"{self._directory}: the disk is full ({outcome.reason}); nothing that was"
+                " finished is lost: make room and start again"
+            )
+        if outcome.status == "lost" or not settle(self._store, self._directory, outcome.key):
+            self._store.lose(outcome.key, outcome.reason or "its result file is missing")
+
+    def _executor_failure(self) -> str | None:
+        if time.monotonic() - self._checked < CHECK:
+            return None
+        self._checked = time.monotonic()
+        return self._executor.failure()
+
+    def _tell(self, step: Plan) -> None:
+        now = time.monotonic()
+        if now - self._booked < TICK:
+            return
+        self._store.spend(now - self._booked)
+        self._booked = now
+        running = tuple(
+            (claim, read_json(Workspace(self._directory, key).progress_path) or {})
+            for key, claim in self._flying.items()
+        )
+        self._observe(Moment(step.stage, self._store.state(), running, now - self._began))
+
+    # -- signals ---------------------------------------------------------------------------------
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        def stop(number: int, _: FrameType | None) -> None:
+            if self._stop:
+                raise KeyboardInterrupt
+            self._stop = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+
+        caught = (signal.SIGINT, signal.SIGTERM)
+        before = {number: signal.signal(number, stop) for number in caught}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def settle(store: Store, directory: Path, key: str) -> bool:
+    """Bring the result file of a task into the ledger; return False if there is none."""
+    workspace = Workspace(directory, key)
+    envelope = read_json(workspace.result_path)
+    if envelope is None:
+        return False
+    if envelope["status"] == "done":
+        store.commit(envelope)
+        shutil.rmtree(workspace.parts, ignore_errors=True)
+    else:
+        store.fail(envelope)
+    workspace.result_path.unlink(missing_ok=True)
+    workspace.progress_path.unlink(missing_ok=True)
+    return True
+
+
+def recover(store: Store, directory: Path) -> dict[str, int]:
+    """Take over from a driver that is gone: harvest what was finished, requeue the rest."""
+    harvested = 0
+    keys = store.open_keys()
+    for key in keys:
+        if settle(store, directory, key):
+            harvested += 1
+    requeued = store.requeue(store.open_keys())
+    open_names = set(store.open_keys())
+    outbox = directory / "outbox"
+    for path in outbox.iterdir() if outbox.is_dir() else ():
+        if path.name.split(".")[0] not in open_names:
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    return {"harvested": harvested, "requeued": requeued}

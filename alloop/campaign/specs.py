@@ -1,0 +1,311 @@
+"""What each stage of the loop asks of a worker, as JSON. Same campaign, same specs.
+
+A spec holds everything that its task's result depends on, and nothing else: its hash is the
+task's identity, so that equal work is recognised and never done twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from alloop import seeds
+from alloop.acquisition.splits import Split, assign_splits
+from alloop.config.model import AseMethod, Campaign, Members, Route, Spacetime, Train
+from alloop.reference.method import MethodSpec
+from alloop_db.state import (
+    CampaignState,
+    CommitteeState,
+    LabelNeed,
+    ShardState,
+    SnapshotState,
+    SystemState,
+)
+from alloop_db.store import TaskIntent
+from alloop_tasks.workspace import task_key
+
+PRIORITY = {
+    "select": 0,
+    "evaluate": 1,
+    "prepare": 2,
+    "label": 3,
+    "train": 4,
+    "explore": 5,
+    "fit_spacetime": 6,
+}
+LABEL_SECONDS = 2.0
+"""Aim for label tasks of about this length: long against the overhead, short against a loss."""
+MOST_LABELS = 50
+
+
+def intent(
+    kind: str, spec: dict[str, Any], generation: int, labels: Sequence[int] = ()
+) -> TaskIntent:
+    """Return a spec as an intent, identified by its content."""
+    key = task_key(kind, spec)
+    return TaskIntent(key, kind, spec, generation, PRIORITY[kind], tuple(labels))
+
+
+def prepare(config: Campaign, system: SystemState) -> TaskIntent:
+    """Optimise a system, find its modes and draw its initial frames."""
+    initial = config.explore.initial
+    name = system.record["name"]
+    modes = any(
+        name in route.systems and route.start != "frames" for route in config.explore.routes
+    )
+    fractions: dict[Split, float] = {"validation": config.select.validation_fraction}
+    splits = assign_splits(
+        initial.frames, fractions, seeds.generator(config.campaign.seed, "split", name)
+    )
+    spec = {
+        "system": system.record,
+        "method": method(config),
+        "sampler": initial.sampler,
+        "modes": modes or initial.sampler != "rattle",
+        "temperature": initial.temperature,
+        "amplitude": initial.amplitude,
+        "splits": splits,
+        "seed": seeds.integer(config.campaign.seed, "initial", name),
+    }
+    return intent("prepare", spec, 0)
+
+
+def method(config: Campaign) -> dict[str, Any]:
+    """Return the reference method, with the spin treatment that the systems demand.
+
+    A campaign has one level of theory: one open shell makes all of its labels spin-polarised,
+    which leaves closed shells unchanged.
+    """
+    chosen = config.tiers[0].method
+    if isinstance(chosen, AseMethod):
+        options = {"calculator": chosen.calculator, "kwargs": chosen.kwargs}
+        return MethodSpec(chosen.engine, chosen.name, options).to_json()
+    most = max(system.multiplicity for system in config.systems.values())
+    spec = MethodSpec(chosen.engine, chosen.model)
+    return MethodSpec(chosen.engine, spec.level_of_theory(most)).to_json()
+
+
+def explore(
+    config: Campaign,
+    state: CampaignState,
+    committee: CommitteeState,
+    generation: int,
+    routes: Iterable[Route],
+) -> list[TaskIntent]:
+    """Run every route on every system, in batches whose make-up the config fixes."""
+    intents = []
+    for route in routes:
+        for name in route.systems:
+            system = state.systems[name]
+            intents += _explore_route(config, state, system, committee, generation, route)
+    return intents
+
+
+def _explore_route(
+    config: Campaign,
+    state: CampaignState,
+    system: SystemState,
+    committee: CommitteeState,
+    generation: int,
+    route: Route,
+) -> list[TaskIntent]:
+    name, seed = system.record["name"], config.campaign.seed
+    place = (generation, route.id, name)
+    fractions: dict[Split, float] = {
+        "validation": config.select.validation_fraction,
+        "audit": config.select.audit_fraction,
+    }
+    splits = assign_splits(route.replicas, fractions, seeds.generator(seed, "split", *place))
+    replicas = [
+        {
+            "replica": index % route.batch,
+            "split": splits[index],
+            "temperature": route.temperature[index % len(route.temperature)],
+            "seed": str(seeds.integer(seed, "explore", *place, index)),
+        }
+        for index in range(route.replicas)
+    ]
+    snapshot = _last_snapshot(state)
+    spec = {
+        "system": system.record,
+        "preparation": system.preparation if route.start != "frames" else None,
+        "snapshot": snapshot.artifact if route.start == "frames" else None,
+        "start": route.start,
+        "committee": [sha256 for _, sha256 in committee.members],
+        "committee_id": committee.committee_id,
+        "route": route.id,
+        "ensemble": route.ensemble,
+        "timestep": route.timestep,
+        "friction": route.friction,
+        "n_steps": round(route.duration / route.timestep),
+        "record_every": round(route.record_every / route.timestep),
+        "health": config.explore.health.model_dump(mode="json"),
+        "bonds_hold": not config.systems[name].reactive,
+    }
+    batches = range(0, route.replicas, route.batch)
+    return [
+        intent("explore", spec | {"replicas": replicas[first : first + route.batch]}, generation)
+        for first in batches
+    ]
+
+
+def _last_snapshot(state: CampaignState) -> SnapshotState:
+    snapshot = state.generation.snapshot or state.explorer_snapshot
+    if snapshot is None:
+        raise LookupError("exploring needs a training set, and none has been sealed")
+    return snapshot
+
+
+def select(config: Campaign, state: CampaignState, committee: CommitteeState) -> list[TaskIntent]:
+    """Choose from what was explored, one task a system."""
+    options = config.select
+    explored = [
+        shard for shard in state.generation.shards if shard.committee_id == committee.committee_id
+    ]
+    names = [name for name in state.systems if any(shard.system == name for shard in explored)]
+    # What this generation itself has asked for is left out: the spec must not change by it.
+    before = state.requested - sum(state.generation.labels.values())
+    left = max(0, config.tiers[0].budget.labels - before)
+    budget = min(options.per_generation, left) // max(1, len(names))
+    intents = []
+    for name in names:
+        shards = [shard for shard in explored if shard.system == name]
+        spec = {
+            "system": state.systems[name].record,
+            "shards": [_shard_record(shard) for shard in shards],
+            "snapshot": _last_snapshot(state).artifact,
+            "held_out": _last_snapshot(state).held_out,
+            "committee_id": committee.committee_id,
+            "calibration": committee.calibration,
+            "target": config.target.force_rmse,
+            "measure": options.measure,
+            "policy": options.policy,
+            "budget": budget,
+            "audit_fraction": options.audit_fraction,
+            "validation_fraction": options.validation_fraction,
+            "thinning": options.thinning,
+            "duplicate_tolerance": options.duplicate_tolerance,
+            "per_trajectory": options.per_trajectory,
+            "max_force_spread": config.explore.health.max_force_spread,
+            "seed": seeds.integer(config.campaign.seed, "select", state.generation.number, name),
+        }
+        intents.append(intent("select", spec, state.generation.number))
+    return intents
+
+
+def _shard_record(shard: ShardState) -> dict[str, Any]:
+    return {
+        "sha256": shard.sha256,
+        "route": shard.route,
+        "replicas": [
+            {
+                "trajectory_id": replica.trajectory_id,
+                "replica": replica.replica,
+                "split": replica.split,
+                "seed": replica.seed,
+            }
+            for replica in shard.replicas
+        ],
+    }
+
+
+def labels(config: Campaign, state: CampaignState, slots: int) -> list[TaskIntent]:
+    """Cut pending labels into tasks of a few seconds, as many as can be in flight."""
+    wanted = max(0, 2 * slots - state.open_label_tasks)
+    if state.seconds_per_label is None:
+        size = 10
+    else:
+        size = int(LABEL_SECONDS / max(state.seconds_per_label, 1e-4))
+    size = max(1, min(size, MOST_LABELS))
+    tier = config.tiers[0]
+    intents: list[TaskIntent] = []
+    for name, system in state.systems.items():
+        needs = [need for need in state.needs if need.system == name]
+        for first in range(0, len(needs), size):
+            if len(intents) == wanted:
+                return intents
+            chunk = needs[first : first + size]
+            spec = {
+                "system": system.record,
+                "method": method(config),
+                "retries": tier.retries,
+                "frames": [_frame_record(need) for need in chunk],
+            }
+            ids = [need.label_id for need in chunk]
+            intents.append(intent("label", spec, state.generation.number, ids))
+    return intents
+
+
+def _frame_record(need: LabelNeed) -> dict[str, Any]:
+    return {"frame_key": need.frame_key, "positions": need.positions, "attempt": need.tries}
+
+
+def members(config: Campaign) -> list[tuple[str, Members]]:
+    """Return the seats of the committee, such as ``ani/0``, each with its group."""
+    return [
+        (f"{group.id}/{index}", group)
+        for group in config.committee
+        for index in range(group.members)
+    ]
+
+
+def train(config: Campaign, state: CampaignState, snapshot: SnapshotState) -> list[TaskIntent]:
+    """Fit every member of the committee."""
+    parents = dict(state.explorer.members) if state.explorer and config.train.warm_start else {}
+    number = state.generation.number
+    return [
+        intent(
+            "train",
+            {
+                "member": member,
+                "architecture": {"kind": group.kind, "size": group.size},
+                "settings": _train_settings(config.train),
+                "snapshot": snapshot.sha256,
+                "data": snapshot.artifact,
+                "parent": parents.get(member),
+                "seed": seeds.integer(config.campaign.seed, "train", number, member),
+            },
+            number,
+        )
+        for member, group in members(config)
+    ]
+
+
+def _train_settings(train: Train) -> dict[str, Any]:
+    settings = train.model_dump(mode="json", exclude={"warm_start", "bootstrap"})
+    return settings | {"resample": "bootstrap" if train.bootstrap else "none"}
+
+
+def evaluate(
+    config: Campaign, state: CampaignState, snapshot: SnapshotState, committee: CommitteeState
+) -> TaskIntent:
+    """Judge a committee on frames that none of its members was trained on."""
+    spec = {
+        "committee": [sha256 for _, sha256 in committee.members],
+        "committee_id": committee.committee_id,
+        "data": snapshot.artifact,
+        "held_out": snapshot.held_out,
+        "confidence": config.target.confidence,
+    }
+    return intent("evaluate", spec, state.generation.number)
+
+
+def fit_spacetime(
+    config: Campaign,
+    settings: Spacetime,
+    system: SystemState,
+    committee: CommitteeState,
+    shards: Sequence[ShardState],
+    parent: str | None,
+) -> TaskIntent:
+    """Fit a 4D model to the sound NVE trajectories of a system."""
+    name = system.record["name"]
+    spec = {
+        "system": system.record,
+        "committee_id": committee.committee_id,
+        "shards": [_shard_record(shard) for shard in shards],
+        "settings": settings.model_dump(mode="json", exclude={"kind", "every"}),
+        "parent": parent,
+        "seed": seeds.integer(config.campaign.seed, "spacetime", committee.generation, name),
+    }
+    return intent("fit_spacetime", spec, committee.generation)

@@ -1,0 +1,130 @@
+"""Start a campaign: create it, go on with it, or say that it is over."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+from sqlalchemy import func, select
+
+import alloop
+from alloop.artifacts import ArtifactStore
+from alloop.campaign.driver import PAUSE, Driver, Observer, recover
+from alloop.campaign.specs import method
+from alloop.campaign.verdict import Verdict
+from alloop.config.load import LoadedCampaign
+from alloop.config.resolved import check_changes, digest, resolved
+from alloop.executors.site import build_executor, load_site
+from alloop_db import schema as t
+from alloop_db.filesystem import network_warning
+from alloop_db.ledger import open_ledger
+from alloop_db.lock import CampaignLock
+from alloop_db.store import ConfigRecord, Store
+
+FINISHED = ("converged", "budget", "stalled")
+"""States that only a change of the config can leave."""
+
+Say = Callable[[str], None]
+
+
+def start(loaded: LoadedCampaign, say: Say, observe: Observer) -> Verdict:
+    """Drive a campaign to its verdict; a finished one is left as it is.
+
+    ``say`` gets lines for people, ``observe`` is told every second how the work goes.
+
+    Raises
+    ------
+    ConfigError
+        The config changes what cannot be changed any more.
+    LedgerError
+        Another driver holds the campaign, or the ledger cannot be written.
+    CampaignError
+        The campaign cannot go on.
+
+    """
+    config, directory = loaded.config, loaded.directory
+    site = load_site(config.site, loaded.path.parent)
+    with ExitStack() as stack:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = stack.enter_context(CampaignLock(directory))
+        engine = open_ledger(directory, create=True)
+        stack.callback(engine.dispose)
+        store = Store(engine, ArtifactStore(directory / "artifacts"))
+        for warning in loaded.warnings:
+            say(f"warning: {warning}")
+        before = _begin(loaded, store, say)
+        if isinstance(before, Verdict):
+            return before
+        for note in (network_warning(directory), lock.note):
+            if note:
+                say(f"warning: {note}")
+        (directory / PAUSE).unlink(missing_ok=True)
+        epoch = store.begin_epoch(_record(loaded), before)
+        lock.announce(epoch)
+        _take_over(store, directory, say)
+        executor = build_executor(site, directory)
+        stack.callback(executor.close)
+        began = time.monotonic()
+        verdict = Driver(config, directory, store, executor, epoch, lock.check, observe).run()
+        store.finish(verdict.state, verdict.exit_code, verdict.text)
+        say(f"{verdict.text} ({time.monotonic() - began:.0f} s)")
+        return verdict
+
+
+def _begin(loaded: LoadedCampaign, store: Store, say: Say) -> Verdict | list[str]:
+    """Create the campaign, or check that it may go on.
+
+    Returns its verdict if it is over, else what the config changes, one line each.
+    """
+    config = loaded.config
+    created = store.create(
+        name=config.campaign.name,
+        seed=config.campaign.seed,
+        version=alloop.__version__,
+        systems=loaded.structures,
+        tier=config.tiers[0].id,
+        method=method(config),
+        levels_of_theory=[method(config)["model"]],
+    )
+    if created:
+        say(f"new campaign {config.campaign.name} in {loaded.directory}")
+        return []
+    latest = store.latest_config()
+    changes = [] if latest is None else check_changes(latest, loaded)
+    campaign = store.campaign()
+    if campaign.state in FINISHED and not changes:
+        say(f"finished before, nothing to do: {campaign.verdict}")
+        return Verdict(campaign.state, campaign.verdict or "")
+    for change in changes:
+        say(f"config changed: {change}")
+    return [str(change) for change in changes]
+
+
+def _take_over(store: Store, directory: Path, say: Say) -> None:
+    found = recover(store, directory)
+    revived = store.revive()
+    counts = _label_counts(store)
+    if store.campaign().epoch == 1:
+        return
+    store.event("start", "resumed", found | {"revived": revived} | counts)
+    say(
+        f"resuming: kept {counts.get('done', 0)} labels, {counts.get('pending', 0)} to go,"
+        f" {counts.get('failed', 0)} failed; {found['harvested']} finished tasks harvested,"
+        f" {found['requeued']} interrupted tasks start again"
+        + (f"; trying again: {', '.join(revived)}" if revived else "")
+    )
+
+
+def _label_counts(store: Store) -> dict[str, int]:
+    with store.engine.connect() as connection:
+        rows = connection.execute(
+            select(t.LabelRow.status, func.count()).group_by(t.LabelRow.status)
+        )
+        return dict(rows.tuples().all())
+
+
+def _record(loaded: LoadedCampaign) -> ConfigRecord:
+    text = resolved(loaded.config)
+    return ConfigRecord(digest(text), loaded.text, text)

@@ -1,0 +1,233 @@
+"""The verbs of ``alloop``. Heavy imports happen inside them: ``alloop --help`` must be quick."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import nullcontext
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from alloop import __version__
+from alloop.errors import AlloopError, ConfigError, SiteError, StructureError
+
+
+class Preset(Enum):
+    """The templates that ``init`` knows."""
+
+    quick = "quick"
+    production = "production"
+
+
+class Form(Enum):
+    """The forms in which ``query`` prints."""
+
+    table = "table"
+    csv = "csv"
+    json = "json"
+    extxyz = "extxyz"
+
+
+app = typer.Typer(
+    name="alloop",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="From one YAML file to a neural potential that can be trusted, and a 4D model.",
+)
+
+ConfigFile = Annotated[Path, typer.Argument(help="The campaign file.", metavar="CONFIG")]
+CampaignOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--campaign",
+        "-c",
+        help="Campaign directory or its config. Default: the one below this directory.",
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command()
+def init(
+    structure: Annotated[str, typer.Argument(help="Structure file, or SMILES.")],
+    output: Annotated[Path, typer.Option("--output", "-o")] = Path("config.yaml"),
+    preset: Annotated[Preset, typer.Option(help="How much it may cost.")] = Preset.quick,
+    charge: Annotated[int | None, typer.Option(help="Total charge, e.")] = None,
+    multiplicity: Annotated[int | None, typer.Option(help="Spin multiplicity 2S + 1.")] = None,
+) -> None:
+    """Write a commented config that runs as it stands."""
+    from alloop.config.init import write_config
+
+    written = write_config(structure, output, preset.value, charge, multiplicity)
+    for note in written.notes:
+        typer.echo(note)
+    typer.echo(f"wrote {written.path}; now: alloop start {written.path}")
+
+
+@app.command()
+def validate(config: ConfigFile) -> None:
+    """Check a config and say everything that is wrong with it."""
+    from alloop.config.load import load
+    from alloop.executors.site import load_site
+
+    loaded = load(config)
+    load_site(loaded.config.site, loaded.path.parent)
+    systems = ", ".join(f"{name} ({f.formula})" for name, f in loaded.structures.items())
+    typer.echo(f"{config} is sound: {systems}; campaign directory {loaded.directory}")
+
+
+@app.command()
+def schema(
+    table: Annotated[bool, typer.Option("--table", help="A table of every key instead.")] = False,
+) -> None:
+    """Print the config's JSON schema, or a table of every key with unit, default and meaning."""
+    from alloop.config.schema import json_schema, markdown_table
+
+    typer.echo(markdown_table() if table else json.dumps(json_schema(), indent=2))
+
+
+@app.command()
+def start(config: ConfigFile) -> None:
+    """Create a campaign or go on with it, until its verdict."""
+    from rich.console import Console
+
+    from alloop.campaign.start import start as start_campaign
+    from alloop.config.load import load
+    from alloop.report.display import Display
+
+    loaded = load(config)
+    console = Console()
+    with Display(loaded.config, console) as display:
+        verdict = start_campaign(loaded, display.say, display)
+    raise typer.Exit(verdict.exit_code)
+
+
+@app.command()
+def pause(campaign: CampaignOption = None) -> None:
+    """Ask the driver of a campaign to stop when its running tasks are done."""
+    from alloop.campaign.driver import PAUSE
+    from alloop.cli.campaigns import find_campaign
+    from alloop_db.lock import holder
+
+    directory = find_campaign(campaign)
+    owner = holder(directory)
+    if owner is None:
+        typer.echo(f"nobody drives {directory}: there is nothing to pause")
+        return
+    (directory / PAUSE).touch()
+    typer.echo(f"asked {owner} to pause")
+
+
+@app.command()
+def status(campaign: CampaignOption = None, as_json: JsonOption = False) -> None:
+    """Show how a campaign stands; works while it runs."""
+    from alloop.cli.campaigns import find_campaign
+    from alloop.report.status import status as read_status
+    from alloop.report.words import status_text
+    from alloop_db.ledger import open_readonly
+    from alloop_db.lock import holder
+
+    directory = find_campaign(campaign)
+    summary = read_status(open_readonly(directory))
+    owner = holder(directory)
+    summary["driver"] = None if owner is None else str(owner)
+    summary["directory"] = str(directory)
+    typer.echo(json.dumps(summary, indent=2) if as_json else status_text(summary))
+
+
+@app.command()
+def query(
+    question: Annotated[str, typer.Argument(help="SQL, or the name of a shipped query.")] = "",
+    parameters: Annotated[
+        list[str] | None, typer.Option("--set", help="Parameter of the query, name=value.")
+    ] = None,
+    form: Annotated[Form, typer.Option("--format", "-f", help="How to print.")] = Form.table,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write.")] = None,
+    campaign: CampaignOption = None,
+) -> None:
+    """Ask the ledger; without a question, list the shipped queries."""
+    from alloop.cli.campaigns import find_campaign, parse_parameters
+    from alloop_db import export, queries
+    from alloop_db.ledger import open_readonly
+
+    if not question:
+        for name in queries.names():
+            typer.echo(f"{name:28} {queries.describe(name).summary}")
+        return
+    engine = open_readonly(find_campaign(campaign))
+    result = queries.run(engine, question, parse_parameters(parameters or []))
+    if form is Form.extxyz:
+        with nullcontext(sys.stdout) if output is None else output.open("w") as stream:
+            export.write_extxyz(engine, result, stream)
+    elif output is None:
+        typer.echo(export.render(result, form.value))
+    else:
+        output.write_text(export.render(result, form.value) + "\n", encoding="utf-8")
+    if output is not None:
+        typer.echo(f"wrote {len(result.rows)} rows to {output}")
+
+
+@app.command()
+def why(
+    frame: Annotated[str, typer.Argument(help="Number of a frame, or the beginning of its key.")],
+    campaign: CampaignOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say why a frame is, or is not, in the training set."""
+    from alloop.cli.campaigns import find_campaign
+    from alloop_db.ledger import open_readonly
+    from alloop_db.provenance import why as explain
+
+    answer = explain(open_readonly(find_campaign(campaign)), frame)
+    typer.echo(json.dumps(answer.json(), indent=2) if as_json else answer.text())
+
+
+@app.command()
+def lineage(
+    identity: Annotated[
+        str, typer.Argument(help="Hash of a file, a weights file, or such as model:3, frame:17.")
+    ],
+    campaign: CampaignOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what something was made from, and what was made from it."""
+    from alloop.cli.campaigns import find_campaign
+    from alloop_db.ledger import open_readonly
+    from alloop_db.lineage import lineage as trace
+
+    answer = trace(open_readonly(find_campaign(campaign)), identity)
+    typer.echo(json.dumps(answer.json(), indent=2) if as_json else answer.text())
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"alloop {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Active learning of neural interatomic potentials, and 4D-spacetime models."""
+
+
+def main() -> None:
+    """Run the command line; every foreseen error is one message and an exit code."""
+    try:
+        app()
+    except (ConfigError, StructureError, SiteError) as error:
+        typer.echo(str(error), err=True)
+        sys.exit(2)
+    except AlloopError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(1)
+    except OSError as error:
+        typer.echo(f"error: {error.filename or ''}: {error.strerror or error}", err=True)
+        sys.exit(1)

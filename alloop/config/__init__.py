@@ -1,0 +1,1 @@
+"""The campaign file: models, quantities with units, and errors that name line and column."""

@@ -1,0 +1,100 @@
+"""What several sections, or a section and a structure, must agree on; each finding says why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from alloop.config.checks_of_sampling import (
+    check_budget,
+    check_initial,
+    check_route,
+    check_spacetime,
+    check_splits,
+    warn_of_supply,
+    with_hydrogen,
+)
+from alloop.config.checks_of_systems import (
+    Geometries,
+    check_confounded,
+    check_systems,
+    check_tier,
+)
+from alloop.config.problems import Problem, did_you_mean
+from alloop.config.shipped import shipped
+
+if TYPE_CHECKING:
+    from alloop.config.model import Campaign
+
+MIN_MEMBERS: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A campaign with the geometries that could be read, and the folder it is written in."""
+
+    campaign: Campaign
+    geometries: Geometries
+    folder: Path
+
+
+def check(whole: Whole) -> Iterator[Problem]:
+    """Yield everything that does not go together."""
+    campaign, geometries = whole.campaign, whole.geometries
+    yield from check_systems(campaign, geometries)
+    yield from check_confounded(campaign, geometries)
+    for tier in campaign.tiers:
+        yield from check_tier(tier, campaign, geometries)
+    yield from _check_committee(campaign)
+    yield from check_splits(campaign)
+    yield from check_budget(campaign)
+    for route in campaign.explore.routes:
+        yield from check_route(route, geometries)
+    yield from check_initial(campaign)
+    yield from check_spacetime(campaign)
+    yield from _check_stop(campaign)
+    yield from _check_site(whole)
+
+
+def warn(whole: Whole) -> Iterator[Problem]:
+    """Yield what is allowed but perhaps not meant."""
+    yield from warn_of_supply(whole.campaign)
+    explored = {name for route in whole.campaign.explore.routes for name in route.systems}
+    for name in whole.campaign.systems:
+        if name not in explored:
+            yield Problem(
+                ("systems", name), "no route starts from it: only its initial frames count"
+            )
+    for route in whole.campaign.explore.routes:
+        if with_hydrogen(route, whole.geometries) and route.timestep > 0.5:
+            yield Problem(
+                ("explore", "routes", route.id, "timestep"),
+                f"{route.timestep:g} fs is coarse for bonds to hydrogen: 0.5 fs conserves energy",
+            )
+
+
+def _check_committee(campaign: Campaign) -> Iterator[Problem]:
+    total = sum(group.members for group in campaign.committee)
+    if total < MIN_MEMBERS:
+        what = (
+            f"{total} in all: a committee needs at least {MIN_MEMBERS}, or its spread"
+            " says nothing about its error"
+        )
+        yield Problem(("committee",), what)
+
+
+def _check_stop(campaign: Campaign) -> Iterator[Problem]:
+    stop = campaign.stop
+    if stop.for_generations > stop.max_generations:
+        what = f"{stop.for_generations} in a row never happen within {stop.max_generations}"
+        yield Problem(("stop", "for_generations"), what, needs=(("stop", "max_generations"),))
+
+
+def _check_site(whole: Whole) -> Iterator[Problem]:
+    site = whole.campaign.site
+    known = [path.stem for path in sorted(shipped("deploy").glob("*.yaml"))]
+    if site not in known and not (whole.folder / site).is_file():
+        what = f"{site!r} is neither a site of alloop ({', '.join(known)}) nor a file here"
+        yield Problem(("site",), f"{what}, {whole.folder / site}{did_you_mean(site, known)}")

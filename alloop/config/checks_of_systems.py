@@ -1,0 +1,90 @@
+"""Systems and the methods that label them: electrons, elements, what a structure file says."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Final
+
+from ase.data import chemical_symbols
+
+from alloop.config.problems import Problem
+from alloop.errors import FrameError
+from alloop.frames import check_spin
+
+if TYPE_CHECKING:
+    from alloop.config.model import Campaign, System, Tier
+    from alloop.config.structures import Geometry
+
+LARGEST_GFN_ELEMENT: Final = 86
+
+Geometries = Mapping[str, "Geometry"]
+"""Geometry of each system whose source could be read, by id."""
+
+
+def check_systems(campaign: Campaign, geometries: Geometries) -> Iterator[Problem]:
+    """Yield systems that cannot exist, or contradict the file they come from."""
+    for name, geometry in geometries.items():
+        system = campaign.systems[name]
+        place = ("systems", name)
+        disagreements = list(_check_source(name, system, geometry))
+        yield from disagreements
+        try:
+            check_spin(geometry.numbers, system.charge, system.multiplicity)
+        except FrameError as error:
+            if not disagreements:
+                yield Problem((*place, "multiplicity"), str(error), needs=(place,))
+        if len(geometry.numbers) == 1:
+            what = "a single atom feels no forces: there is nothing to learn"
+            yield Problem((*place, _source_key(system)), what)
+
+
+def _check_source(name: str, system: System, geometry: Geometry) -> Iterator[Problem]:
+    """Yield disagreements with what the structure's source says, unless the file insists."""
+    for key, said, used in (
+        ("charge", geometry.charge, system.charge),
+        ("multiplicity", geometry.multiplicity, system.multiplicity),
+    ):
+        if said is not None and said != used and key not in system.model_fields_set:
+            what = (
+                f"{geometry.source} says {key} {said}, the default is {used}: write the one meant"
+            )
+            yield Problem(("systems", name, key), what, needs=(("systems", name),))
+
+
+def check_confounded(campaign: Campaign, geometries: Geometries) -> Iterator[Problem]:
+    """Yield systems that differ in charge or spin only: the potential cannot tell them apart."""
+    seen: dict[tuple[int, ...], str] = {}
+    for name, geometry in geometries.items():
+        atoms = tuple(sorted(geometry.numbers.tolist()))
+        other = seen.setdefault(atoms, name)
+        one, two = campaign.systems[name], campaign.systems[other]
+        if (one.charge, one.multiplicity) != (two.charge, two.multiplicity):
+            what = (
+                f"same atoms as {other!r} but another charge or multiplicity: ani sees positions"
+                " only, so their labels contradict each other; use one campaign for each"
+            )
+            yield Problem(("systems", name), what, needs=(("systems", other),))
+
+
+def check_tier(tier: Tier, campaign: Campaign, geometries: Geometries) -> Iterator[Problem]:
+    """Yield methods that are not installed or do not know an element."""
+    place = ("tiers", tier.id, "method")
+    method = tier.method
+    if method.engine == "ase":
+        package = method.calculator.partition(":")[0].partition(".")[0]
+        if importlib.util.find_spec(package) is None:
+            yield Problem((*place, "calculator"), f"no package {package!r} is installed here")
+        return
+    if method.engine == "xtb" and importlib.util.find_spec("xtb") is None:
+        yield Problem((*place, "engine"), "xtb is not installed: pip install 'alloop[xtb]'")
+    for name, geometry in geometries.items():
+        heavy = sorted({int(z) for z in geometry.numbers if z > LARGEST_GFN_ELEMENT})
+        if heavy:
+            found = ", ".join(chemical_symbols[z] for z in heavy)
+            what = f"{method.model} describes H to Rn only, {geometry.source} has {found}"
+            yield Problem(("systems", name, _source_key(campaign.systems[name])), what)
+
+
+def _source_key(system: System) -> str:
+    return "structure" if system.structure is not None else "smiles"

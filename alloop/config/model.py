@@ -1,0 +1,219 @@
+"""The campaign file as data: strict, frozen pydantic models.
+
+Quantities are floats in eV, Å, fs, K and s once validated; lists are tuples. What one section alone
+can tell is checked here, what needs several sections or a structure in :mod:`alloop.config.checks`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    Field,
+    JsonValue,
+    ModelWrapValidatorHandler,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from alloop.config.exploring import Explore, Health, Initial, Route
+from alloop.config.learning import Members, Select, Spacetime, Train
+from alloop.config.quantities import FORCE, WALL_TIME, Quantity
+from alloop.config.section import Id, Many, Section
+
+__all__ = [
+    "AseMethod", "Budget", "Campaign", "CampaignSection", "Explore", "Health", "Initial", "Members",
+    "Method", "Route", "Select", "Spacetime", "Stop", "System", "Target", "TbliteMethod", "Tier",
+    "Train", "XtbMethod",
+]  # fmt: skip
+
+Name = Annotated[
+    str, StringConstraints(strict=True, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)
+]
+Text = Annotated[str, StringConstraints(strict=True, min_length=1)]
+
+
+class CampaignSection(Section):
+    """Identity of the campaign."""
+
+    name: Name = Field(description="Name of the campaign; letters, digits, '.', '_' and '-'.")
+    seed: int = Field(
+        default=1, ge=0, lt=2**63, description="Root of all random numbers of the campaign."
+    )
+    directory: Text = Field(
+        default_factory=lambda section: f"runs/{section['name']}",
+        description="Folder of the ledger and all files, relative to this file."
+        " Default: `runs/<name>`.",
+    )
+
+
+class System(Section):
+    """One molecule or crystal."""
+
+    structure: Text | None = Field(
+        default=None,
+        description="File with its geometry in any format that ASE reads, relative to this file;"
+        " file.xyz@2 is the third structure of a file with several.",
+    )
+    smiles: Text | None = Field(
+        default=None, description="SMILES instead of a file (needs the extra 'smiles')."
+    )
+    charge: int = Field(default=0, ge=-20, le=20, description="Total charge, e.")
+    multiplicity: int = Field(default=1, ge=1, le=30, description="Spin multiplicity 2S + 1.")
+    reactive: bool = Field(
+        default=False, description="Bonds may break: fragments do not count as failures."
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.structure is None) == (self.smiles is None):
+            raise PydanticCustomError(
+                "one_source", "needs exactly one of 'structure' (a file) and 'smiles'"
+            )
+        return self
+
+
+class Target(Section):
+    """What a good potential is; the campaign has converged when it is one."""
+
+    force_rmse: Annotated[float, Quantity(FORCE, above=0.0)] = Field(
+        default=0.1, description="Root-mean-square error of force components on audit frames."
+    )
+    confidence: float = Field(
+        default=0.95, gt=0.5, lt=1.0, description="Confidence level of every interval."
+    )
+
+
+class TbliteMethod(Section):
+    """GFN-xTB through tblite; open shells are spin-polarised."""
+
+    engine: Literal["tblite"] = Field(description="Program that computes the labels.")
+    model: Literal["GFN2-xTB", "GFN1-xTB"] = Field(default="GFN2-xTB", description="Hamiltonian.")
+
+
+class XtbMethod(Section):
+    """GFN-xTB through xtb-python."""
+
+    engine: Literal["xtb"] = Field(description="Program that computes the labels.")
+    model: Literal["GFN2-xTB", "GFN1-xTB"] = Field(default="GFN2-xTB", description="Hamiltonian.")
+
+
+class AseMethod(Section):
+    """Any ASE calculator, named by its import path."""
+
+    engine: Literal["ase"] = Field(description="Program that computes the labels.")
+    calculator: Annotated[
+        str, StringConstraints(strict=True, pattern=r"^[A-Za-z][\w.]*:[A-Za-z]\w*$")
+    ] = Field(description="Import path of the calculator class, as package.module:Class.")
+    kwargs: dict[str, JsonValue] = Field(
+        default_factory=dict, description="Keyword arguments of the calculator. Default: none."
+    )
+    name: Text = Field(description="Name of the level of theory, stored with every label.")
+
+
+Method = Annotated[TbliteMethod | XtbMethod | AseMethod, Field(discriminator="engine")]
+
+
+class Budget(Section):
+    """What a tier may cost."""
+
+    labels: int = Field(default=2000, ge=1, description="Most labels, failed ones included.")
+
+
+class Tier(Section):
+    """One reference method and what may be spent on it."""
+
+    id: Id = Field(description="Name of the tier.")
+    method: Method = Field(description="The reference method.")
+    budget: Budget = Field(default=Budget(), description="What the tier may cost.")
+    retries: int = Field(
+        default=2, ge=0, le=10, description="Further attempts at a label, with safer settings."
+    )
+    give_up_after: int = Field(
+        default=20, ge=1, description="Failures in a row after which the tier is stopped."
+    )
+    close_at: float = Field(
+        default=1.0,
+        gt=0.0,
+        le=1.0,
+        description="Fraction of a generation's labels after which it closes; the rest join the"
+        " next one.",
+    )
+
+
+class Stop(Section):
+    """When the campaign ends."""
+
+    when: Many[Literal["audit_below_target", "stable"]] = Field(
+        default=("audit_below_target",),
+        min_length=1,
+        description="All of these must hold: audit_below_target (upper bound of the audit error is"
+        " below the target), stable (no trajectory broke).",
+    )
+    for_generations: int = Field(default=1, ge=1, description="For this many generations in a row.")
+    max_generations: int = Field(default=20, ge=1, description="End after this many generations.")
+    wall_clock: Annotated[float, Quantity(WALL_TIME, above=0.0)] | None = Field(
+        default=None, description="End after this much run time, all starts together."
+    )
+    patience: int = Field(
+        default=3, ge=1, description="Generations without improvement that count as stalled."
+    )
+
+
+class Campaign(Section):
+    """The whole campaign file."""
+
+    schema_: Literal[1] = Field(alias="schema", description="Version of this file's format.")
+    campaign: CampaignSection = Field(description="Identity of the campaign.")
+    systems: dict[Id, System] = Field(min_length=1, description="The molecules, by id.")
+    target: Target = Field(default=Target(), description="What a good potential is.")
+    tiers: Many[Tier] = Field(min_length=1, description="Reference methods, cheap to expensive.")
+    committee: Many[Members] = Field(
+        default=(Members(id="ani"),),
+        min_length=1,
+        description="Potentials that vote, at least three.",
+    )
+    train: Train = Field(default=Train(), description="How members are fitted.")
+    explore: Explore = Field(default_factory=Explore, description="Where geometries come from.")
+    select: Select = Field(default=Select(), description="Which geometries are labelled.")
+    spacetime: Spacetime | None = Field(
+        default=None, description="The 4D model; left out, none is fitted."
+    )
+    stop: Stop = Field(default=Stop(), description="When the campaign ends.")
+    site: Text = Field(
+        default="local",
+        description="Where tasks run: local (Parsl on this machine), inprocess, or a site file,"
+        " relative to this file.",
+    )
+
+    @field_validator("schema_", mode="before")
+    @classmethod
+    def _whole(cls, version: object) -> object:
+        """Refuse ``true`` and ``1.0``, which are equal to 1."""
+        if type(version) is not int:
+            raise PydanticCustomError("int_type", "want an integer")
+        return version
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _routes_name_their_systems(cls, data: Any, check: ModelWrapValidatorHandler[Self]) -> Self:
+        """Give routes that name no system all of them, so that nothing is left to be guessed."""
+        campaign = check(data)
+        everything = tuple(campaign.systems)
+        routes = tuple(
+            route if route.systems else route.model_copy(update={"systems": everything})
+            for route in campaign.explore.routes
+        )
+        explore = campaign.explore.model_copy(update={"routes": routes})
+        return campaign.model_copy(update={"explore": explore})
+
+    @field_validator("tiers")
+    @classmethod
+    def _one_tier(cls, tiers: tuple[Tier, ...]) -> tuple[Tier, ...]:
+        if len(tiers) > 1:
+            raise PydanticCustomError(
+                "one_tier", "one tier; the ladder to more expensive ones is not built yet"
+            )
+        return tiers

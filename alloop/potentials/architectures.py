@@ -1,0 +1,54 @@
+"""The architectures that a member can have; a new one is one module and one line here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Protocol
+
+import torch
+
+from alloop.errors import ModelError
+from alloop.potentials.ani import Ani
+from alloop.potentials.evaluation import Committee
+from alloop.potentials.fitting import FrameGroup, Trainable
+from alloop.potentials.member import Member
+
+
+class Architecture(Protocol):
+    """What alloop asks of a kind of potential."""
+
+    def settings(self, size: str, elements: Sequence[int]) -> dict[str, Any]:
+        """Return the settings of a named size as plain values."""
+        ...
+
+    def check(self, member: Member) -> None:
+        """Raise ModelError unless the member's settings and weights belong together."""
+        ...
+
+    def committee(self, members: Sequence[Member], dtype: torch.dtype) -> Committee:
+        """Stack members of equal shape."""
+        ...
+
+    def trainable(
+        self,
+        groups: Sequence[FrameGroup],
+        elements: tuple[int, ...],
+        settings: Mapping[str, Any],
+        atom_energies: Mapping[int, float],
+        *,
+        seed: int,
+        start: Member | None,
+    ) -> Trainable:
+        """Prepare the fit of one member, from random weights or from those of another."""
+        ...
+
+
+ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType({"ani": Ani()})
+
+
+def architecture(name: str) -> Architecture:
+    """Return an architecture by name; ModelError if there is none."""
+    if name not in ARCHITECTURES:
+        raise ModelError(f"architecture is {name!r}, want one of {', '.join(ARCHITECTURES)}")
+    return ARCHITECTURES[name]

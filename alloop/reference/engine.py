@@ -1,0 +1,129 @@
+"""What every engine shares: one system, one single point, one way to fail."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import metadata
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from alloop.errors import FrameError, MethodError
+from alloop.frames import Frame, Label, check_spin, symbols
+from alloop.reference.failures import FailureCode, classify, label_error
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+XTB_HEAVIEST = 86
+"""Radon, the last element of the GFN parametrisations."""
+
+
+class EngineError(Exception):
+    """An engine ran and what it gave is no label; holds a reason code and words."""
+
+    def __init__(self, code: FailureCode, words: str) -> None:
+        super().__init__(code, words)
+        self.code, self.words = code, words
+
+
+class SinglePoint(Protocol):
+    """Energy (eV) and forces (n_atoms, 3) (eV/Å) of a frame, sought harder at each attempt."""
+
+    def __call__(self, frame: Frame, attempt: int) -> tuple[float, NDArray[np.float64]]:
+        """Compute; raise EngineError or one of the engine's own exceptions."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EngineReference:
+    """A Reference around a single point: checks what goes in and what comes out.
+
+    Attributes
+    ----------
+    name : level of theory.
+    program : program and version.
+    numbers : (n_atoms,) int64, atomic numbers of the one system it labels.
+    charge : total charge, e.
+    multiplicity : spin multiplicity 2S + 1.
+    single_point : the engine.
+    failures : exceptions by which this engine says that it cannot label a frame.
+
+    """
+
+    name: str
+    program: str
+    numbers: NDArray[np.int64]
+    charge: int
+    multiplicity: int
+    single_point: SinglePoint
+    failures: tuple[type[Exception], ...]
+
+    def __post_init__(self) -> None:
+        numbers = np.array(self.numbers, dtype=np.int64)
+        check_spin(numbers, self.charge, self.multiplicity)
+        numbers.flags.writeable = False
+        object.__setattr__(self, "numbers", numbers)
+
+    def label(self, frame: Frame, attempt: int = 0) -> Label:
+        """Return energy (eV) and forces (eV/Å) of one frame.
+
+        ``attempt`` counts earlier failures of the frame; each changes how hard the engine tries.
+
+        Raises
+        ------
+        LabelError
+            The method gives no label; ``code`` says why, ``reason`` keeps the engine's words.
+        FrameError
+            The frame is of another system.
+
+        """
+        self._check_system(frame)
+        try:
+            energy, forces = self.single_point(frame, attempt)
+        except EngineError as error:
+            raise label_error(frame.key, self.name, error.words, error.code) from error
+        except self.failures as error:
+            words = str(error) or type(error).__name__
+            raise label_error(frame.key, self.name, words, classify(words)) from error
+        if not (np.isfinite(energy) and np.isfinite(forces).all()):
+            words = f"energy {energy} eV, {np.isnan(forces).sum()} force components are NaN"
+            raise label_error(frame.key, self.name, words, FailureCode.NOT_FINITE)
+        return Label(frame.key, self.name, energy, forces)
+
+    def _check_system(self, frame: Frame) -> None:
+        mine = (self.numbers.tolist(), self.charge, self.multiplicity)
+        if mine != (frame.numbers.tolist(), frame.charge, frame.multiplicity):
+            raise FrameError(
+                f"frame {frame.key[:12]} ({frame.formula}, charge {frame.charge}, multiplicity"
+                f" {frame.multiplicity}) is not of the system this reference was built for:"
+                f" {''.join(symbols(self.numbers))}, charge {self.charge},"
+                f" multiplicity {self.multiplicity}"
+            )
+
+
+def check_elements(numbers: NDArray[np.int64], model: str) -> None:
+    """Raise MethodError for elements beyond the GFN parametrisations (xtb-python would crash)."""
+    beyond = sorted({int(z) for z in numbers if not 1 <= z <= XTB_HEAVIEST})
+    if beyond:
+        raise MethodError(
+            f"{model} knows elements 1 to {XTB_HEAVIEST}, the system has atomic numbers {beyond}"
+        )
+
+
+def check_charge(charges: NDArray[np.float64], charge: int) -> None:
+    """Raise EngineError unless the atomic charges add up to the charge that was asked for.
+
+    An engine without enough valence electrons clamps the charge without a word.
+    """
+    total = float(np.sum(charges))
+    if not abs(total - charge) < 1e-3:
+        words = f"the engine's atomic charges add up to {total:+.3f}, the charge is {charge:+d}"
+        raise EngineError(FailureCode.WRONG_ELECTRONS, words)
+
+
+def program_version(distribution: str) -> str:
+    """Return the version of an installed distribution, or ``unknown``."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return "unknown"

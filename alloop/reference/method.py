@@ -1,0 +1,161 @@
+"""MethodSpec says which reference method; build_reference makes it ready for one system."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from alloop.errors import MethodError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from alloop.frames import Frame, Label
+
+SPIN_POLARISED: Final = "sp"
+"""Prefix of a level of theory that treats the two spins apart."""
+
+ENGINES: Final = {
+    "tblite": "alloop.reference.tblite",
+    "xtb": "alloop.reference.xtb",
+    "ase": "alloop.reference.ase_calculator",
+}
+"""Where each engine lives; its ``build(method, numbers, charge, multiplicity)`` is called."""
+
+MODELS: Final = {
+    "tblite": ("GFN2-xTB", "GFN1-xTB", "spGFN2-xTB", "spGFN1-xTB"),
+    "xtb": ("GFN2-xTB", "GFN1-xTB"),
+}
+"""What each tight-binding engine can compute; an ASE calculator's model is named by the user."""
+
+_ASE_OPTIONS = ("calculator", "kwargs", "info")
+
+
+class Reference(Protocol):
+    """A reference method made ready for one system."""
+
+    @property
+    def name(self) -> str:
+        """Level of theory, the name under which labels may be mixed."""
+
+    @property
+    def program(self) -> str:
+        """Program and version that does the work."""
+
+    def label(self, frame: Frame, attempt: int = 0) -> Label:
+        """Return energy (eV) and forces (eV/Å); raise LabelError where the method gives none."""
+
+
+@dataclass(frozen=True, slots=True)
+class MethodSpec:
+    """Which reference method: plain data that travels as JSON.
+
+    Attributes
+    ----------
+    engine : ``tblite``, ``xtb`` or ``ase``.
+    model : a name of :data:`MODELS`; with ``ase`` the user's name for the level of theory.
+    options : for ``ase`` alone: ``calculator`` (``package.module:Class``), ``kwargs`` for its
+        constructor and ``info`` for ``Atoms.info``. The values ``"{charge}"`` and
+        ``"{multiplicity}"`` in them stand for the system's.
+
+    Raises
+    ------
+    MethodError
+        The engine or the model is unknown, or an option makes no sense.
+
+    """
+
+    engine: str
+    model: str = "GFN2-xTB"
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check_choice("engine", self.engine, tuple(ENGINES))
+        try:
+            options = json.loads(json.dumps(dict(self.options)))
+        except TypeError as error:
+            raise MethodError(
+                f"options of method {self.model} are not plain data: {error}"
+            ) from None
+        object.__setattr__(self, "options", options)
+        if self.engine == "ase":
+            self._check_ase()
+            return
+        _check_choice(f"model of engine {self.engine}", self.model, MODELS[self.engine])
+        if options:
+            raise MethodError(f"engine {self.engine} takes no options, got {sorted(options)}")
+
+    def _check_ase(self) -> None:
+        if not self.model:
+            raise MethodError("engine ase needs a model: your name for this level of theory")
+        for key in self.options:
+            _check_choice("option of engine ase", key, _ASE_OPTIONS)
+        path = self.options.get("calculator")
+        if not isinstance(path, str) or not all(path.partition(":")):
+            raise MethodError(
+                f"option calculator of engine ase is {path!r}, want 'package.module:Class'"
+            )
+        for key in ("kwargs", "info"):
+            if not isinstance(self.options.get(key, {}), dict):
+                raise MethodError(f"option {key} of engine ase must map names to values")
+
+    def level_of_theory(self, multiplicity: int) -> str:
+        """Return the name of the level of theory for systems of this spin multiplicity.
+
+        Restricted GFN2-xTB puts singlet O2 below triplet O2, so open shells are spin-polarised and
+        carry another name (doi:10.1002/jcc.27185). Raises MethodError where the engine cannot.
+        """
+        if self.engine == "ase" or multiplicity == 1 or self.model.startswith(SPIN_POLARISED):
+            return self.model
+        if self.engine == "xtb":
+            raise MethodError(
+                f"engine xtb cannot describe multiplicity {multiplicity}: xtb-python's library has"
+                " no spin polarisation, without which spin states come out in the wrong order;"
+                " use engine tblite"
+            )
+        return SPIN_POLARISED + self.model
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data from which :meth:`from_json` makes an equal method."""
+        return {"engine": self.engine, "model": self.model, "options": dict(self.options)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> MethodSpec:
+        """Make a method from plain data; raises MethodError on keys that it does not know."""
+        for key in data:
+            _check_choice("key of a method", key, ("engine", "model", "options"))
+        if "engine" not in data:
+            raise MethodError(f"a method needs an engine, one of {', '.join(ENGINES)}")
+        return cls(**data)
+
+
+def build_reference(
+    method: MethodSpec, numbers: NDArray[np.int64], charge: int, multiplicity: int
+) -> Reference:
+    """Make a method ready for one system.
+
+    Raises
+    ------
+    MethodError
+        The engine is not installed, or cannot describe the system.
+    FrameError
+        The electrons cannot have this multiplicity.
+
+    """
+    module = importlib.import_module(ENGINES[method.engine])
+    reference: Reference = module.build(method, numbers, charge, multiplicity)
+    return reference
+
+
+def _check_choice(what: str, got: str, known: tuple[str, ...]) -> None:
+    if got in known:
+        return
+    near = difflib.get_close_matches(str(got), known, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise MethodError(f"unknown {what} {got!r}, want one of {', '.join(known)}{hint}")

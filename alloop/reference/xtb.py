@@ -1,0 +1,98 @@
+"""GFN-xTB through xtb-python, for closed shells; optional, and tblite's cross-check.
+
+Bannwarth, Ehlert, Grimme, doi:10.1021/acs.jctc.8b01176 (GFN2-xTB); Grimme, Bannwarth, Shushkov,
+doi:10.1021/acs.jctc.7b00118 (GFN1-xTB). xtb-python is no longer developed: its last release carries
+libxtb 6.5.1, and spin polarisation came with 6.6.1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from alloop.errors import MethodError
+from alloop.reference.engine import (
+    EngineError,
+    EngineReference,
+    check_charge,
+    check_elements,
+    program_version,
+)
+from alloop.reference.failures import FailureCode
+from alloop.units import ANGSTROM_PER_BOHR, EV_PER_HARTREE
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from alloop.frames import Frame
+    from alloop.reference.method import MethodSpec
+
+MAX_ITERATIONS = 250
+"""libxtb's default at the first attempt; doubled at each further one, the only setting it has."""
+
+
+def build(
+    method: MethodSpec, numbers: NDArray[np.int64], charge: int, multiplicity: int
+) -> EngineReference:
+    """Make xtb-python ready for one system.
+
+    Raises MethodError if it is not installed, for an open shell, and for elements beyond radon,
+    at which libxtb crashes.
+    """
+    interface = _load_interface()
+    check_elements(numbers, method.model)
+    name = method.level_of_theory(multiplicity)
+    return EngineReference(
+        name=name,
+        program=f"xtb-python {program_version('xtb')}",
+        numbers=numbers,
+        charge=charge,
+        multiplicity=multiplicity,
+        single_point=_SinglePoint(interface, name),
+        failures=(interface.XTBException,),
+    )
+
+
+def _load_interface() -> ModuleType:
+    try:
+        from xtb import interface
+    except ImportError as error:
+        raise MethodError(
+            f"engine xtb needs xtb-python, which cannot be imported ({error});"
+            " pip install 'alloop[xtb]', or use engine tblite, which gives the same labels"
+        ) from error
+    module: ModuleType = interface
+    return module
+
+
+@dataclass(frozen=True, slots=True)
+class _SinglePoint:
+    """One fresh calculator for each frame: a label must not depend on the frames before it."""
+
+    interface: ModuleType
+    name: str
+
+    def __call__(self, frame: Frame, attempt: int) -> tuple[float, NDArray[np.float64]]:
+        if frame.cell is not None:
+            words = "xtb-python labels molecules; tblite also labels periodic cells"
+            raise EngineError(FailureCode.UNSUPPORTED, words)
+        calculator = self.interface.Calculator(
+            self._parametrisation,
+            frame.numbers,
+            frame.positions / ANGSTROM_PER_BOHR,
+            frame.charge,
+            frame.multiplicity - 1,
+        )
+        calculator.set_verbosity("muted")
+        calculator.set_max_iterations(MAX_ITERATIONS * 2**attempt)
+        result = calculator.singlepoint()
+        check_charge(result.get_charges(), frame.charge)
+        forces = -result.get_gradient() * (EV_PER_HARTREE / ANGSTROM_PER_BOHR)
+        return float(result.get_energy()) * EV_PER_HARTREE, forces
+
+    @property
+    def _parametrisation(self) -> Any:
+        return self.interface.Param[self.name.replace("-", "")]

@@ -1,0 +1,186 @@
+"""From Cartesian to internal coordinates and back, positions and velocities in one pass.
+
+Every function carries pairs (value, time derivative): forward-mode differentiation along the
+motion, written out, since each step is one product rule. Arrays are batched over all leading axes.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from alloop.spacetime.zmatrix import ZMatrix
+
+Dual = tuple[Tensor, Tensor]
+"""A value and its time derivative, of equal shape."""
+
+
+def to_internal(zmatrix: ZMatrix, positions: Tensor, velocities: Tensor) -> Dual:
+    """Return internal coordinates (..., n_coordinates), Å and rad, and their rates per fs.
+
+    Positions and velocities are (..., n_atoms, 3), Å and Å/fs. Angles lie in [0, pi], dihedrals in
+    (-pi, pi] with the IUPAC sign.
+    """
+    motion = positions, velocities
+    parts = [_bond(motion, zmatrix)]
+    if zmatrix.n_angles:
+        parts.append(_angle(motion, zmatrix))
+    if zmatrix.n_dihedrals:
+        parts.append(_dihedral(motion, zmatrix))
+    values, rates = zip(*parts, strict=True)
+    return torch.cat(values, dim=-1), torch.cat(rates, dim=-1)
+
+
+def to_cartesian(zmatrix: ZMatrix, coordinates: Tensor, rates: Tensor) -> Dual:
+    """Return body-fixed positions (..., n_atoms, 3), Å, and velocities, Å/fs.
+
+    The first atom rests at the origin, the second on the z axis, the third in the xz plane; each
+    further one is placed in the frame of its three references (Parsons et al. 2005,
+    doi:10.1002/jcc.20237).
+    """
+    q, dq = coordinates.unsqueeze(-1), rates.unsqueeze(-1)
+    n_bonds, n_angles = zmatrix.n_bonds, zmatrix.n_angles
+    first, x_axis, z_axis = (torch.zeros_like(q[..., 0, :].expand(*q.shape[:-2], 3)) for _ in "oxz")
+    x_axis[..., 0] = z_axis[..., 2] = 1.0
+    still = torch.zeros_like(first)
+    placed: dict[int, Dual] = {zmatrix.rows[0][0]: (first, still)}
+    for i, row in enumerate(zmatrix.rows[1:]):
+        bond = q[..., i, :], dq[..., i, :]
+        if i == 0:
+            placed[row[0]] = _scale(bond, (z_axis, still))
+            continue
+        k = n_bonds + i - 1
+        b, c = placed[row[1]], placed[row[2]]
+        axis = _unit(_minus(c, b))
+        sine, cosine = _sine_cosine((q[..., k, :], dq[..., k, :]))
+        if i == 1:
+            side: Dual = (x_axis, still)
+        else:
+            k = n_bonds + n_angles + i - 2
+            torsion = _sine_cosine((q[..., k, :], dq[..., k, :]))
+            side = _side(axis, _minus(placed[row[3]], c), torsion)
+        direction = _plus(_scale(cosine, axis), _scale(sine, side))
+        placed[row[0]] = _plus(b, _scale(bond, direction))
+    atoms = [placed[a] for a in range(zmatrix.n_atoms)]
+    return torch.stack([x for x, _ in atoms], dim=-2), torch.stack([v for _, v in atoms], dim=-2)
+
+
+def unwrap(zmatrix: ZMatrix, coordinates: Tensor, positions: Tensor) -> Dual:
+    """Make the coordinates of one trajectory continuous in time.
+
+    Parameters
+    ----------
+    zmatrix : the coordinates.
+    coordinates : (n_frames, n_coordinates), of consecutive frames, as :func:`to_internal` gives.
+    positions : (n_frames, n_atoms, 3) of the same frames, Å.
+
+    Returns
+    -------
+    (n_frames, n_coordinates) continuous coordinates, and signs of the same shape by which the
+    rates are to be multiplied.
+
+    Dihedrals gain multiples of 2 pi. The bend of a triatomic goes on beyond pi when the molecule
+    swings through the straight line: without angular momentum its plane does not turn, and the
+    normal, which flips there, says on which side it is.
+
+    """
+    values, signs = coordinates.clone(), torch.ones_like(coordinates)
+    if zmatrix.n_dihedrals:
+        dihedrals = zmatrix.kinds["dihedral"]
+        jumps = torch.diff(values[:, dihedrals], dim=0)
+        turns = torch.cumsum(torch.round(jumps / (2 * math.pi)), dim=0)
+        values[1:, dihedrals] -= 2 * math.pi * turns
+    elif zmatrix.n_angles:
+        ((a,), (b,), (c,)) = zmatrix.columns(2)
+        normals = torch.linalg.cross(
+            positions[:, a] - positions[:, b], positions[:, c] - positions[:, b]
+        )
+        flips = torch.sum(normals[1:] * normals[:-1], dim=-1) < 0
+        side = torch.cumprod(1.0 - 2.0 * flips.to(values.dtype), dim=0)
+        bend = zmatrix.kinds["angle"].start
+        signs[1:, bend] = side
+        values[1:, bend] = math.pi + side * (values[1:, bend] - math.pi)
+    return values, signs
+
+
+def _bond(motion: Dual, zmatrix: ZMatrix) -> Dual:
+    a, b = zmatrix.columns(1)
+    length, rate = _norm(_between(motion, b, a))
+    return length.squeeze(-1), rate.squeeze(-1)
+
+
+def _angle(motion: Dual, zmatrix: ZMatrix) -> Dual:
+    a, b, c = zmatrix.columns(2)
+    ba, bc = _between(motion, b, a), _between(motion, b, c)
+    return _arctangent(_norm(_cross(ba, bc)), _dot(ba, bc))
+
+
+def _dihedral(motion: Dual, zmatrix: ZMatrix) -> Dual:
+    a, b, c, d = zmatrix.columns(3)
+    ab, bc, cd = _between(motion, a, b), _between(motion, b, c), _between(motion, c, d)
+    far = _cross(bc, cd)
+    return _arctangent(_product(_norm(bc), _dot(ab, far)), _dot(_cross(ab, bc), far))
+
+
+def _side(axis: Dual, onward: Dual, torsion: tuple[Dual, Dual]) -> Dual:
+    """Return the unit vector across ``axis`` at a torsion from the plane of ``onward``."""
+    normal = _unit(_cross(axis, onward))
+    sine, cosine = torsion
+    return _minus(_scale(cosine, _cross(normal, axis)), _scale(sine, normal))
+
+
+def _between(motion: Dual, start: list[int], end: list[int]) -> Dual:
+    x, v = motion
+    return x[..., end, :] - x[..., start, :], v[..., end, :] - v[..., start, :]
+
+
+def _plus(a: Dual, b: Dual) -> Dual:
+    return a[0] + b[0], a[1] + b[1]
+
+
+def _minus(a: Dual, b: Dual) -> Dual:
+    return a[0] - b[0], a[1] - b[1]
+
+
+def _product(a: Dual, b: Dual) -> Dual:
+    return a[0] * b[0], a[1] * b[0] + a[0] * b[1]
+
+
+_scale = _product
+
+
+def _dot(a: Dual, b: Dual) -> Dual:
+    value = torch.sum(a[0] * b[0], dim=-1, keepdim=True)
+    return value, torch.sum(a[1] * b[0] + a[0] * b[1], dim=-1, keepdim=True)
+
+
+def _cross(a: Dual, b: Dual) -> Dual:
+    cross = torch.linalg.cross
+    return cross(a[0], b[0]), cross(a[1], b[0]) + cross(a[0], b[1])
+
+
+def _norm(a: Dual) -> Dual:
+    """Return the length; where it is zero, its one-sided derivative, the length of the rate."""
+    value = torch.linalg.vector_norm(a[0], dim=-1, keepdim=True)
+    along = torch.sum(a[0] * a[1], dim=-1, keepdim=True) / value.clamp_min(1e-12)
+    start = torch.linalg.vector_norm(a[1], dim=-1, keepdim=True)
+    return value, torch.where(value > 1e-12, along, start)
+
+
+def _unit(a: Dual) -> Dual:
+    length = torch.linalg.vector_norm(a[0], dim=-1, keepdim=True)
+    unit = a[0] / length
+    return unit, (a[1] - unit * torch.sum(unit * a[1], dim=-1, keepdim=True)) / length
+
+
+def _sine_cosine(a: Dual) -> tuple[Dual, Dual]:
+    sine, cosine = torch.sin(a[0]), torch.cos(a[0])
+    return (sine, cosine * a[1]), (cosine, -sine * a[1])
+
+
+def _arctangent(sine: Dual, cosine: Dual) -> Dual:
+    (y, dy), (x, dx) = sine, cosine
+    value, rate = torch.atan2(y, x), (x * dy - y * dx) / (x * x + y * y)
+    return value.squeeze(-1), rate.squeeze(-1)

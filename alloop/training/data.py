@@ -1,0 +1,131 @@
+"""Training sets: labelled frames as tensors, grouped by composition."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from alloop.errors import TrainingError
+from alloop.frames import Frame
+from alloop.potentials.fitting import FrameGroup
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainingSet:
+    """Labelled frames, each either for training or for validation.
+
+    Attributes
+    ----------
+    frames : the geometries; compositions may differ.
+    energies : (n_frames,) float64, total energies, eV.
+    forces : for each frame (n_atoms, 3) float64, eV/Å.
+    is_validation : (n_frames,) bool, frames that judge the model and never shape it.
+
+    Raises
+    ------
+    TrainingError
+        Lengths or shapes disagree, a label is not finite or no frame is left for training.
+
+    """
+
+    frames: tuple[Frame, ...]
+    energies: NDArray[np.float64]
+    forces: tuple[NDArray[np.float64], ...]
+    is_validation: NDArray[np.bool_]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "frames", tuple(self.frames))
+        object.__setattr__(self, "forces", tuple(np.asarray(f, np.float64) for f in self.forces))
+        object.__setattr__(self, "energies", np.asarray(self.energies, np.float64))
+        object.__setattr__(self, "is_validation", np.asarray(self.is_validation, np.bool_))
+        n = len(self.frames)
+        if not (self.energies.shape == self.is_validation.shape == (n,) and len(self.forces) == n):
+            raise TrainingError(
+                f"a training set of {n} frames has {self.energies.shape} energies,"
+                f" {len(self.forces)} forces and {self.is_validation.shape} validation flags"
+            )
+        for index, (frame, energy, force) in enumerate(
+            zip(self.frames, self.energies, self.forces, strict=True)
+        ):
+            if force.shape != frame.positions.shape:
+                raise TrainingError(
+                    f"frame {index}: forces have shape {force.shape},"
+                    f" want {frame.positions.shape}"
+                )
+            if not (np.isfinite(energy) and np.isfinite(force).all()):
+                raise TrainingError(
+                    f"frame {index} ({frame.key[:12]}): its label is not finite; leave it out"
+                )
+        if self.is_validation.all():
+            raise TrainingError(f"none of {n} frames is for training")
+
+    @property
+    def elements(self) -> tuple[int, ...]:
+        """Atomic numbers that occur, ascending."""
+        return tuple(sorted({int(z) for frame in self.frames for z in frame.numbers}))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LabelledGroup:
+    """Frames of one composition with their labels as tensors.
+
+    Attributes
+    ----------
+    frames : the geometries.
+    energies : (n_frames,) float32, total energies less the energies of the atoms, eV.
+    forces : (n_frames, n_atoms, 3) float32, eV/Å.
+
+    """
+
+    frames: FrameGroup
+    energies: Tensor
+    forces: Tensor
+
+
+def group_frames(data: TrainingSet, atom_energies: Mapping[int, float]) -> list[LabelledGroup]:
+    """Group frames by composition and periodicity, in order of first appearance."""
+    members: dict[tuple[tuple[int, ...], bool], list[int]] = {}
+    for index, frame in enumerate(data.frames):
+        key = tuple(int(z) for z in frame.numbers), frame.cell is not None
+        members.setdefault(key, []).append(index)
+    return [
+        _group(data, numbers, periodic, index, atom_energies)
+        for (numbers, periodic), index in members.items()
+    ]
+
+
+def _group(
+    data: TrainingSet,
+    numbers: tuple[int, ...],
+    periodic: bool,
+    index: Sequence[int],
+    atom_energies: Mapping[int, float],
+) -> LabelledGroup:
+    frames = [data.frames[i] for i in index]
+    atoms = sum(atom_energies[z] for z in numbers)
+    return LabelledGroup(
+        FrameGroup(
+            numbers=numbers,
+            positions=torch.tensor(np.array([frame.positions for frame in frames])),
+            cells=torch.tensor(np.array([_cell(f) for f in frames])) if periodic else None,
+            training=torch.tensor(~data.is_validation[list(index)]),
+        ),
+        # Subtract in float64: a total energy in float32 is good to 1e-3 eV at best.
+        torch.tensor(data.energies[list(index)] - atoms).to(torch.float32),
+        torch.tensor(np.array([data.forces[i] for i in index])).to(torch.float32),
+    )
+
+
+def _cell(frame: Frame) -> NDArray[np.float64]:
+    """Return the lattice of a periodic frame, with zeros where it is not periodic."""
+    if frame.cell is None:
+        raise TrainingError(f"frame {frame.key[:12]} has no cell")
+    return np.where(np.array(frame.pbc)[:, None], frame.cell, 0.0)

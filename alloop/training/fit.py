@@ -1,0 +1,186 @@
+"""One run of the optimiser over a training set."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from alloop import seeds
+from alloop.potentials.fitting import Trainable
+from alloop.training.data import LabelledGroup
+from alloop.training.losses import frame_losses
+from alloop.training.schedule import Schedule
+from alloop.training.settings import Epoch, Errors, TrainReport, TrainSettings
+
+_FRAMES_AT_ONCE = 64
+
+
+class DivergedError(Exception):
+    """The loss is not finite any more; the caller begins anew with shorter steps."""
+
+
+class Fit:
+    """A fit from the start of a trainable to the weights with the least validation loss.
+
+    ``best`` holds those weights, (n_parameters,), averaged over steps.
+    """
+
+    def __init__(
+        self,
+        trainable: Trainable,
+        groups: Sequence[LabelledGroup],
+        settings: TrainSettings,
+        seed: int,
+    ) -> None:
+        self._trainable, self._groups, self._settings = trainable, groups, settings
+        self._order = torch.Generator().manual_seed(seeds.integer(seed, "order"))
+        self._training = _entries(groups, training=True)
+        self._judges = _entries(groups, training=False)
+        self._drawn = self._resampled(seeds.integer(seed, "resample"))
+        steps_per_epoch = -(-len(self._drawn) // settings.batch_size)
+        self._n_steps = settings.epochs * steps_per_epoch
+        if settings.max_steps is not None:
+            self._n_steps = min(self._n_steps, settings.max_steps)
+        self._epochs = -(-self._n_steps // steps_per_epoch)
+        self._schedule = Schedule(settings, self._n_steps)
+        self._parameters = trainable.start.clone().requires_grad_()
+        self._averaged = trainable.start.clone()
+        self._optimiser = torch.optim.AdamW(
+            [self._parameters],
+            lr=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            foreach=False,
+        )
+        self._step = self._epoch = self._best_epoch = 0
+        self.best = self._averaged.clone()
+
+    def run(
+        self, should_stop: Callable[[], bool], on_epoch: Callable[[Epoch], None] | None
+    ) -> Literal["schedule", "patience", "deadline"]:
+        """Fit until the schedule ends, patience is lost or the caller says stop.
+
+        Raises DivergedError when a loss is not finite.
+        """
+        while self._step < self._n_steps:
+            loss, stopped = self._run_epoch(should_stop)
+            self._epoch += 1
+            self._judge(loss, on_epoch)
+            if stopped:
+                return "deadline"
+            if self._schedule.out_of_patience:
+                return "patience"
+        return "schedule"
+
+    def report(
+        self, stopped_by: Literal["schedule", "patience", "deadline"], restarts: int
+    ) -> TrainReport:
+        """Return what came of it, with the errors of the best weights."""
+        return TrainReport(
+            epochs=self._epoch,
+            steps=self._step,
+            best_epoch=self._best_epoch,
+            stopped_by=stopped_by,
+            restarts=restarts,
+            learning_rate=self._settings.learning_rate,
+            training=self._errors(self.best, self._training)[1],
+            validation=self._errors(self.best, self._judges)[1],
+        )
+
+    def _run_epoch(self, should_stop: Callable[[], bool]) -> tuple[float, bool]:
+        """Pass over the frames once; return the mean loss and whether to stop."""
+        order = torch.randperm(len(self._drawn), generator=self._order)
+        losses: list[float] = []
+        for batch in self._drawn[order].split(self._settings.batch_size):
+            losses.append(self._take_step(batch))
+            if should_stop():
+                return math.fsum(losses) / len(losses), True
+            if self._step == self._n_steps:
+                break
+        return math.fsum(losses) / len(losses), False
+
+    def _take_step(self, batch: Tensor) -> float:
+        rate = self._schedule.learning_rate(self._step)
+        for options in self._optimiser.param_groups:
+            options["lr"] = rate
+        self._optimiser.zero_grad()
+        loss = torch.stack(
+            [self._losses(self._parameters, *part)[0].sum() for part in _by_group(batch)]
+        ).sum() / len(batch)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self._parameters, self._settings.max_gradient_norm)
+        self._optimiser.step()
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise DivergedError
+        self._step += 1
+        # The mean must forget the first weights faster than a long memory would.
+        decay = min(self._settings.ema_decay, self._step / (self._step + 10))
+        self._averaged.lerp_(self._parameters.detach(), 1.0 - decay)
+        return value
+
+    def _judge(self, loss: float, on_epoch: Callable[[Epoch], None] | None) -> None:
+        judged, errors = self._errors(self._averaged, self._judges)
+        if not len(self._judges):
+            judged = self._errors(self._averaged, self._training)[0]
+        if not math.isfinite(judged):
+            raise DivergedError
+        if self._schedule.judge(judged):
+            self.best.copy_(self._averaged)
+            self._best_epoch = self._epoch
+        if on_epoch is not None:
+            rate = float(self._optimiser.param_groups[0]["lr"])
+            on_epoch(Epoch(self._epoch, self._epochs, self._step, rate, loss, judged, errors))
+
+    def _errors(self, parameters: Tensor, entries: Tensor) -> tuple[float, Errors]:
+        """Return the mean loss and the errors over some frames; NaN over none."""
+        loss = energy = force = 0.0
+        n_components = 0
+        with torch.no_grad():
+            for chunk in entries.split(_FRAMES_AT_ONCE):
+                for group, frames in _by_group(chunk):
+                    losses, off_energy, off_force = self._losses(parameters, group, frames)
+                    n_atoms = off_force.shape[1]
+                    loss += float(losses.double().sum())
+                    energy += float((off_energy.double() / n_atoms).square().sum())
+                    force += float(off_force.double().square().sum())
+                    n_components += off_force.numel()
+        n = len(entries)
+        if not n:
+            return math.nan, Errors(0, math.nan, math.nan)
+        return loss / n, Errors(n, math.sqrt(energy / n), math.sqrt(force / n_components))
+
+    def _losses(
+        self, parameters: Tensor, group: int, frames: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the loss of each frame and its errors of energy and forces."""
+        labelled = self._groups[group]
+        energies, forces = self._trainable.predict(parameters, group, frames)
+        true_energies, true_forces = labelled.energies[frames], labelled.forces[frames]
+        losses = frame_losses(self._settings, energies, forces, true_energies, true_forces)
+        return losses, energies - true_energies, forces - true_forces
+
+    def _resampled(self, seed: int) -> Tensor:
+        if self._settings.resample == "none":
+            return self._training
+        generator = torch.Generator().manual_seed(seed)
+        n = len(self._training)
+        return self._training[torch.randint(n, (n,), generator=generator)]
+
+
+def _entries(groups: Sequence[LabelledGroup], *, training: bool) -> Tensor:
+    """Return (group, frame) of every frame for training, or for validation, (n, 2) int64."""
+    parts = []
+    for index, group in enumerate(groups):
+        frames = (group.frames.training == training).nonzero()[:, 0]
+        parts.append(torch.stack((torch.full_like(frames, index), frames), 1))
+    return torch.cat(parts)
+
+
+def _by_group(entries: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """Split (group, frame) entries by group."""
+    for group in entries[:, 0].unique().tolist():
+        yield group, entries[entries[:, 0] == group, 1]

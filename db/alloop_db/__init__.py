@@ -1,0 +1,1 @@
+"""What a campaign remembers: schema, migrations, shipped queries and the only writer."""

@@ -1,0 +1,316 @@
+"""What the result of each kind of task means for the ledger.
+
+Each function runs inside the transaction that marks its task done; it adds rows and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+from sqlalchemy import func, select
+from sqlalchemy.dialects.sqlite import insert as insert_or
+from sqlalchemy.orm import Session
+
+from alloop.artifacts import ArtifactStore
+from alloop.frames import Frame
+from alloop_db import schema as t
+from alloop_db.arrays import blob_to_integers, blob_to_vectors, floats_to_blob
+
+Result = dict[str, Any]
+
+
+def record_environment(session: Session, environment: Result) -> int:
+    """Return the row of an environment, adding it when it is new."""
+    session.execute(insert_or(t.Environment).values(**environment).on_conflict_do_nothing())
+    return session.scalars(
+        select(t.Environment.environment_id).where(t.Environment.sha256 == environment["sha256"])
+    ).one()
+
+
+def record_artifacts(session: Session, artifacts: Iterable[Result], task_id: int | None) -> None:
+    """Add the files that a task has made; equal content is one artifact."""
+    for artifact in artifacts:
+        session.execute(
+            insert_or(t.Artifact)
+            .values(**artifact, created_at=t.now(), task_id=task_id)
+            .on_conflict_do_nothing()
+        )
+
+
+def artifact_id(session: Session, sha256: str) -> int:
+    """Return the key of an artifact."""
+    return session.scalars(select(t.Artifact.artifact_id).where(t.Artifact.sha256 == sha256)).one()
+
+
+def _system(session: Session, name: str) -> t.System:
+    return session.scalars(select(t.System).where(t.System.name == name)).one()
+
+
+def _generation(session: Session, task: t.Task) -> t.Generation:
+    return session.scalars(select(t.Generation).where(t.Generation.number == task.generation)).one()
+
+
+def _add_frame(
+    session: Session, system: t.System, positions: Any, **columns: Any
+) -> t.FrameRow | None:
+    """Add a frame; None if the very same geometry is already there."""
+    frame = Frame(
+        numbers=blob_to_integers(system.numbers),
+        positions=np.asarray(positions),
+        charge=system.charge,
+        multiplicity=system.multiplicity,
+        cell=None if system.cell is None else blob_to_vectors(system.cell),
+        pbc=(system.pbc[0] == "T", system.pbc[1] == "T", system.pbc[2] == "T"),
+    )
+    if session.scalar(select(t.FrameRow.frame_id).where(t.FrameRow.key == frame.key)):
+        return None
+    row = t.FrameRow(
+        key=frame.key,
+        system_id=system.system_id,
+        n_atoms=frame.n_atoms,
+        positions=floats_to_blob(frame.positions),
+        cell=None if frame.cell is None else floats_to_blob(frame.cell),
+        **columns,
+    )
+    session.add(row)
+    session.flush()
+    return row
+
+
+def _request_label(session: Session, frame: t.FrameRow, generation_id: int) -> None:
+    level = session.scalars(select(t.LevelOfTheory.level_of_theory_id)).one()
+    session.add(
+        t.LabelRow(
+            frame_id=frame.frame_id,
+            level_of_theory_id=level,
+            generation_id=generation_id,
+            status="pending",
+            tries=0,
+        )
+    )
+
+
+def commit_prepare(session: Session, task: t.Task, result: Result, store: ArtifactStore) -> None:
+    """Keep a system's minimum and Hessian; ask for labels of its initial frames."""
+    system = _system(session, task.spec["system"]["name"])
+    system.artifact_id = artifact_id(session, result["artifact"])
+    generation = _generation(session, task)
+    with np.load(store.get(result["artifact"], ".npz"), allow_pickle=False) as arrays:
+        initial = arrays["initial"]
+    for index, (positions, split) in enumerate(zip(initial, result["splits"], strict=True)):
+        frame = _add_frame(
+            session,
+            system,
+            positions,
+            generation_id=generation.generation_id,
+            source=result["sampler"],
+            split=split,
+        )
+        if frame is None:
+            continue
+        session.add(
+            t.Decision(
+                frame_id=frame.frame_id,
+                generation_id=generation.generation_id,
+                task_id=task.task_id,
+                action="initial",
+                rule=result["sampler"],
+                numbers=result["numbers"] | {"draw": index},
+            )
+        )
+        _request_label(session, frame, generation.generation_id)
+
+
+def commit_label(session: Session, task: t.Task, result: Result, _: ArtifactStore) -> None:
+    """Fill labels; a failed one goes back to pending while its reason may be cured by a retry."""
+    for record in result["labels"]:
+        label = session.scalars(
+            select(t.LabelRow)
+            .join(t.FrameRow, t.FrameRow.frame_id == t.LabelRow.frame_id)
+            .where(t.FrameRow.key == record["frame_key"], t.LabelRow.task_id == task.task_id)
+        ).one_or_none()
+        if label is None or label.status != "pending":
+            continue
+        number = session.scalar(
+            select(func.count()).where(t.LabelAttempt.label_id == label.label_id)
+        )
+        session.add(
+            t.LabelAttempt(
+                label_id=label.label_id,
+                number=(number or 0) + 1,
+                status=record["status"],
+                error_class=record.get("error_class"),
+                error_text=record.get("error_text"),
+                seconds=record["seconds"],
+                host=task.host,
+                program=record["program"],
+                environment_id=task.environment_id,
+                task_id=task.task_id,
+                attempted_at=record["attempted_at"],
+            )
+        )
+        label.task_id = None
+        if record["status"] == "done":
+            label.energy = record["energy"]
+            label.forces = floats_to_blob(record["forces"])
+            label.status, label.done_at = "done", t.now()
+        else:
+            label.tries += 1
+            again = record["retryable"] and label.tries <= task.spec["retries"]
+            label.status = "pending" if again else "failed"
+
+
+def commit_explore(session: Session, task: t.Task, result: Result, _: ArtifactStore) -> None:
+    """Add the trajectories of a shard."""
+    system = _system(session, task.spec["system"]["name"])
+    generation = _generation(session, task)
+    for replica in result["replicas"]:
+        session.add(
+            t.Trajectory(
+                artifact_id=artifact_id(session, result["artifact"]),
+                system_id=system.system_id,
+                generation_id=generation.generation_id,
+                committee_id=task.spec["committee_id"],
+                task_id=task.task_id,
+                route=task.spec["route"],
+                ensemble=task.spec["ensemble"],
+                timestep=task.spec["timestep"],
+                **replica,
+            )
+        )
+
+
+def commit_select(session: Session, task: t.Task, result: Result, _: ArtifactStore) -> None:
+    """Store what was considered, what the committee said of it, and why it was chosen or not."""
+    system = _system(session, task.spec["system"]["name"])
+    generation = _generation(session, task)
+    generation.numbers = generation.numbers | {system.name: result["numbers"]}
+    for item in result["decisions"]:
+        frame = _add_frame(
+            session,
+            system,
+            item["positions"],
+            generation_id=generation.generation_id,
+            trajectory_id=item["trajectory_id"],
+            step=item["step"],
+            time=item["time"],
+            source=item["route"],
+            split=item["split"],
+        )
+        if frame is None:
+            continue
+        prediction = item["prediction"]
+        session.add(
+            t.Prediction(
+                frame_id=frame.frame_id,
+                committee_id=task.spec["committee_id"],
+                **(prediction | {"forces": floats_to_blob(prediction["forces"])}),
+            )
+        )
+        session.add(
+            t.Decision(
+                frame_id=frame.frame_id,
+                generation_id=generation.generation_id,
+                task_id=task.task_id,
+                action=item["action"],
+                rule=item["rule"],
+                numbers=item["numbers"],
+            )
+        )
+        if item["action"] in ("selected", "audit", "validation"):
+            _request_label(session, frame, generation.generation_id)
+
+
+def commit_train(session: Session, task: t.Task, result: Result, _: ArtifactStore) -> None:
+    """Add a model, and the atomic energies of its training set when they are new."""
+    spec = task.spec
+    snapshot = session.scalars(
+        select(t.Snapshot).where(t.Snapshot.sha256 == spec["snapshot"])
+    ).one()
+    parent = None
+    if spec["parent"] is not None:
+        parent = session.scalars(
+            select(t.Model.model_id)
+            .join(t.Artifact, t.Artifact.artifact_id == t.Model.artifact_id)
+            .where(t.Artifact.sha256 == spec["parent"])
+        ).one()
+    session.add(
+        t.Model(
+            artifact_id=artifact_id(session, result["artifact"]),
+            snapshot_id=snapshot.snapshot_id,
+            parent_model_id=parent,
+            generation_id=_generation(session, task).generation_id,
+            task_id=task.task_id,
+            member=spec["member"],
+            kind=spec["architecture"]["kind"],
+            architecture=spec["architecture"],
+            seed=spec["seed"],
+            metrics=result["metrics"],
+        )
+    )
+    for number, energy in result["atom_energies"].items():
+        session.execute(
+            insert_or(t.AtomEnergy)
+            .values(
+                level_of_theory_id=snapshot.level_of_theory_id,
+                snapshot_id=snapshot.snapshot_id,
+                number=int(number),
+                energy=energy,
+            )
+            .on_conflict_do_nothing()
+        )
+
+
+def commit_evaluate(session: Session, task: t.Task, result: Result, _: ArtifactStore) -> None:
+    """Add error estimates and calibrations of a committee."""
+    generation = _generation(session, task)
+    committee_id = task.spec["committee_id"]
+    add_evaluations(session, committee_id, generation.generation_id, result["evaluations"])
+    for calibration in result["calibrations"]:
+        session.add(t.Calibration(committee_id=committee_id, **calibration))
+
+
+def add_evaluations(
+    session: Session, committee_id: int, generation_id: int, evaluations: Iterable[Result]
+) -> None:
+    """Add error estimates, once for each committee and kind."""
+    for evaluation in evaluations:
+        session.execute(
+            insert_or(t.Evaluation)
+            .values(committee_id=committee_id, generation_id=generation_id, **evaluation)
+            .on_conflict_do_nothing()
+        )
+
+
+def commit_fit_spacetime(session: Session, task: t.Task, result: Result, _: ArtifactStore) -> None:
+    """Add a 4D model with the trajectories it saw."""
+    spec = task.spec
+    model = t.SpacetimeModel(
+        artifact_id=artifact_id(session, result["artifact"]),
+        system_id=_system(session, spec["system"]["name"]).system_id,
+        committee_id=spec["committee_id"],
+        generation_id=_generation(session, task).generation_id,
+        task_id=task.task_id,
+        cutoff=spec["settings"]["cutoff"],
+        seed=spec["seed"],
+        metrics=result["metrics"],
+    )
+    session.add(model)
+    session.flush()
+    for trajectory in result["trajectories"]:
+        session.add(
+            t.SpacetimeTrajectory(spacetime_model_id=model.spacetime_model_id, **trajectory)
+        )
+
+
+COMMITS: dict[str, Callable[[Session, t.Task, Result, ArtifactStore], None]] = {
+    "prepare": commit_prepare,
+    "label": commit_label,
+    "explore": commit_explore,
+    "select": commit_select,
+    "train": commit_train,
+    "evaluate": commit_evaluate,
+    "fit_spacetime": commit_fit_spacetime,
+}

@@ -1,0 +1,462 @@
+-- Tables and indexes of the first schema. Comments stay in the database: see `.schema` in sqlite3.
+
+CREATE TABLE campaign (
+    -- The one campaign that this file belongs to.
+    campaign_id INTEGER NOT NULL, -- always 1
+    name VARCHAR NOT NULL, -- name from the config
+    seed INTEGER NOT NULL, -- root of the tree of random seeds
+    created_at VARCHAR NOT NULL, -- instant of the first start
+    alloop_version VARCHAR NOT NULL, -- version that created the campaign
+    state VARCHAR NOT NULL, -- running, converged, budget, stalled, paused or stopped
+    exit_code INTEGER, -- exit code of the verdict; empty while running
+    verdict VARCHAR, -- the verdict in words
+    epoch INTEGER NOT NULL, -- how many drivers have held the campaign
+    seconds DOUBLE NOT NULL, -- wall time of all drivers together, s
+    CONSTRAINT pk_campaign PRIMARY KEY (campaign_id),
+    CONSTRAINT ck_campaign_only_one CHECK (campaign_id = 1)
+);
+
+CREATE TABLE config_version (
+    -- One row for each version of the config that a driver was started with.
+    config_version_id INTEGER NOT NULL, -- key
+    sha256 VARCHAR NOT NULL, -- hash of the resolved config
+    source VARCHAR NOT NULL, -- the YAML text as the user wrote it
+    resolved JSON NOT NULL, -- every key with its default filled in, as JSON
+    changes JSON, -- what differs from the version before
+    created_at VARCHAR NOT NULL, -- instant of the start that brought it
+    CONSTRAINT pk_config_version PRIMARY KEY (config_version_id),
+    CONSTRAINT uq_config_version_sha256 UNIQUE (sha256)
+);
+
+CREATE TABLE environment (
+    -- Software and machine in which tasks ran.
+    environment_id INTEGER NOT NULL, -- key
+    sha256 VARCHAR NOT NULL, -- hash of the content
+    host VARCHAR NOT NULL, -- host name
+    python VARCHAR NOT NULL, -- Python version
+    platform VARCHAR NOT NULL, -- operating system and processor
+    packages JSON NOT NULL, -- package versions, as JSON
+    git VARCHAR, -- commit of the source tree, with -dirty if it was changed
+    threads INTEGER NOT NULL, -- threads per task
+    CONSTRAINT pk_environment PRIMARY KEY (environment_id),
+    CONSTRAINT uq_environment_sha256 UNIQUE (sha256)
+);
+
+CREATE TABLE event (
+    -- What happened, for people: starts, stops, losses, retries, verdicts.
+    event_id INTEGER NOT NULL, -- key
+    at VARCHAR NOT NULL, -- instant
+    kind VARCHAR NOT NULL, -- start, stop, loss, retry, failure, breaker, generation, verdict, ...
+    text VARCHAR NOT NULL, -- one line in words
+    details JSON, -- numbers behind it, as JSON
+    CONSTRAINT pk_event PRIMARY KEY (event_id)
+);
+
+CREATE TABLE generation (
+    -- One turn of the loop: explore, select, label, train, evaluate.
+    generation_id INTEGER NOT NULL, -- key
+    number INTEGER NOT NULL, -- 0 for the initial set, then 1, 2, ...
+    state VARCHAR NOT NULL, -- open or closed
+    committee_id INTEGER, -- the committee that explored
+    numbers JSON NOT NULL, -- counts and thresholds of triage and selection
+    opened_at VARCHAR NOT NULL, -- instant
+    closed_at VARCHAR, -- instant
+    CONSTRAINT pk_generation PRIMARY KEY (generation_id),
+    CONSTRAINT uq_generation_number UNIQUE (number),
+    CONSTRAINT fk_generation_committee_id FOREIGN KEY(committee_id) REFERENCES committee (committee_id)
+);
+
+CREATE TABLE level_of_theory (
+    -- A reference method, as exactly as labels must agree to be used together.
+    level_of_theory_id INTEGER NOT NULL, -- key
+    name VARCHAR NOT NULL, -- such as GFN2-xTB or spGFN2-xTB
+    tier VARCHAR NOT NULL, -- id of the tier in the config
+    method JSON NOT NULL, -- engine and settings, as JSON
+    CONSTRAINT pk_level_of_theory PRIMARY KEY (level_of_theory_id),
+    CONSTRAINT uq_level_of_theory_name UNIQUE (name)
+);
+
+CREATE TABLE committee (
+    -- The models that vote together.
+    committee_id INTEGER NOT NULL, -- key
+    sha256 VARCHAR NOT NULL, -- hash over the members' weights
+    generation_id INTEGER NOT NULL, -- when
+    level_of_theory_id INTEGER NOT NULL, -- what it imitates
+    created_at VARCHAR NOT NULL, -- instant
+    CONSTRAINT pk_committee PRIMARY KEY (committee_id),
+    CONSTRAINT uq_committee_sha256 UNIQUE (sha256),
+    CONSTRAINT uq_committee_generation_id UNIQUE (generation_id),
+    CONSTRAINT fk_committee_generation_id FOREIGN KEY(generation_id) REFERENCES generation (generation_id),
+    CONSTRAINT fk_committee_level_of_theory_id FOREIGN KEY(level_of_theory_id) REFERENCES level_of_theory (level_of_theory_id)
+);
+
+CREATE TABLE task (
+    -- Work sent to a worker: the intent is committed before it is submitted.
+    task_id INTEGER NOT NULL, -- key
+    "key" VARCHAR NOT NULL, -- hash of kind and spec: equal work is recognised
+    kind VARCHAR NOT NULL, -- prepare, explore, select, label, train, evaluate or fit_spacetime
+    generation INTEGER NOT NULL, -- number of the generation it serves
+    spec JSON NOT NULL, -- everything the worker needs, as JSON
+    priority INTEGER NOT NULL, -- lower goes first
+    status VARCHAR NOT NULL, -- pending, running, done or failed
+    tries INTEGER NOT NULL, -- attempts that ended in a failure of the task itself
+    losses INTEGER NOT NULL, -- attempts lost with their worker, node or driver
+    epoch INTEGER, -- the driver that last submitted it
+    created_at VARCHAR NOT NULL, -- instant of the intent
+    submitted_at VARCHAR, -- instant of the last submission
+    started_at VARCHAR, -- instant at which the worker began
+    finished_at VARCHAR, -- instant of the commit
+    seconds DOUBLE, -- wall time on the worker, s
+    cpu_seconds DOUBLE, -- processor time on the worker, s
+    host VARCHAR, -- host of the worker
+    environment_id INTEGER, -- software it ran with
+    error_class VARCHAR, -- class of the last error
+    error_text VARCHAR, -- text of the last error
+    CONSTRAINT pk_task PRIMARY KEY (task_id),
+    CONSTRAINT ck_task_status CHECK (status IN ('pending', 'running', 'done', 'failed')),
+    CONSTRAINT uq_task_key UNIQUE ("key"),
+    CONSTRAINT fk_task_environment_id FOREIGN KEY(environment_id) REFERENCES environment (environment_id)
+);
+
+CREATE INDEX ix_task_generation ON task (generation);
+
+CREATE INDEX ix_task_status_priority ON task (status, priority);
+
+CREATE TABLE artifact (
+    -- A file under artifacts/, named by the hash of its content.
+    artifact_id INTEGER NOT NULL, -- key
+    sha256 VARCHAR NOT NULL, -- hash of the file's bytes
+    suffix VARCHAR NOT NULL, -- file name suffix
+    kind VARCHAR NOT NULL, -- preparation, trajectory, snapshot, held_out, model or spacetime_model
+    bytes INTEGER NOT NULL, -- size in bytes
+    created_at VARCHAR NOT NULL, -- instant of the commit
+    task_id INTEGER, -- the task that made it
+    CONSTRAINT pk_artifact PRIMARY KEY (artifact_id),
+    CONSTRAINT uq_artifact_sha256 UNIQUE (sha256),
+    CONSTRAINT fk_artifact_task_id FOREIGN KEY(task_id) REFERENCES task (task_id)
+);
+
+CREATE TABLE calibration (
+    -- How a committee's spread translates into error, from frames no member was trained on.
+    calibration_id INTEGER NOT NULL, -- key
+    committee_id INTEGER NOT NULL, -- the committee
+    measure VARCHAR NOT NULL, -- force or energy
+    estimator VARCHAR NOT NULL, -- name of the formula behind alpha
+    n_members INTEGER, -- members it corrects for; empty if it need not
+    alpha DOUBLE, -- factor from spread to root-mean-square error
+    alpha_low DOUBLE, -- lower end of its confidence interval
+    alpha_high DOUBLE, -- upper end of its confidence interval
+    quantile DOUBLE, -- split-conformal factor from spread to a bound
+    level DOUBLE NOT NULL, -- coverage that the bound promises
+    confidence DOUBLE NOT NULL, -- confidence level of alpha's interval
+    n INTEGER NOT NULL, -- number of frames behind it
+    n_groups INTEGER NOT NULL, -- number of independent trajectories behind it
+    CONSTRAINT pk_calibration PRIMARY KEY (calibration_id),
+    CONSTRAINT uq_calibration_committee_id_measure UNIQUE (committee_id, measure),
+    CONSTRAINT fk_calibration_committee_id FOREIGN KEY(committee_id) REFERENCES committee (committee_id)
+);
+
+CREATE TABLE evaluation (
+    -- An error estimate on frames that the committee has not seen.
+    evaluation_id INTEGER NOT NULL, -- key
+    committee_id INTEGER NOT NULL, -- the committee
+    generation_id INTEGER NOT NULL, -- when
+    kind VARCHAR NOT NULL, -- audit: all audit frames so far; prospective: the frames it chose, against their labels; prospective_audit: the audit frames of its own trajectories, against their labels; validation: the validation split
+    n_frames INTEGER NOT NULL, -- number of frames
+    n_groups INTEGER NOT NULL, -- number of independent trajectories
+    force_rmse DOUBLE NOT NULL, -- root-mean-square error of a force component, eV/Å
+    force_low DOUBLE, -- lower end of its confidence interval, eV/Å
+    force_high DOUBLE, -- upper end of its confidence interval, eV/Å
+    energy_rmse DOUBLE NOT NULL, -- root-mean-square error of the energy per atom, eV
+    confidence DOUBLE NOT NULL, -- level of the interval
+    coverage DOUBLE, -- share of frames whose force error lies within the bound given in advance
+    spearman DOUBLE, -- rank correlation of spread and error
+    CONSTRAINT pk_evaluation PRIMARY KEY (evaluation_id),
+    CONSTRAINT uq_evaluation_committee_id_kind UNIQUE (committee_id, kind),
+    CONSTRAINT fk_evaluation_committee_id FOREIGN KEY(committee_id) REFERENCES committee (committee_id),
+    CONSTRAINT fk_evaluation_generation_id FOREIGN KEY(generation_id) REFERENCES generation (generation_id)
+);
+
+CREATE TABLE snapshot (
+    -- An immutable training set, sealed by triggers.
+    snapshot_id INTEGER NOT NULL, -- key
+    sha256 VARCHAR NOT NULL, -- hash over its labels and splits
+    level_of_theory_id INTEGER NOT NULL, -- of all its labels
+    generation_id INTEGER NOT NULL, -- whose models it trains
+    artifact_id INTEGER NOT NULL, -- the same data as arrays (.npz)
+    held_out VARCHAR, -- hash of the held-out frames that judge its models (.npz); empty when there are none
+    n_labels INTEGER NOT NULL, -- number of labels
+    sealed_at VARCHAR, -- instant; once set nothing can change
+    CONSTRAINT pk_snapshot PRIMARY KEY (snapshot_id),
+    CONSTRAINT uq_snapshot_sha256 UNIQUE (sha256),
+    CONSTRAINT fk_snapshot_level_of_theory_id FOREIGN KEY(level_of_theory_id) REFERENCES level_of_theory (level_of_theory_id),
+    CONSTRAINT fk_snapshot_generation_id FOREIGN KEY(generation_id) REFERENCES generation (generation_id),
+    CONSTRAINT fk_snapshot_artifact_id FOREIGN KEY(artifact_id) REFERENCES artifact (artifact_id)
+);
+
+CREATE INDEX ix_snapshot_generation_id ON snapshot (generation_id);
+
+CREATE TABLE system (
+    -- A molecule or cell that the campaign is about.
+    system_id INTEGER NOT NULL, -- key
+    name VARCHAR NOT NULL, -- id in the config
+    formula VARCHAR NOT NULL, -- chemical formula, Hill order
+    n_atoms INTEGER NOT NULL, -- number of atoms
+    charge INTEGER NOT NULL, -- total charge, e
+    multiplicity INTEGER NOT NULL, -- spin multiplicity 2S + 1
+    numbers BLOB NOT NULL, -- atomic numbers, int64 blob (n_atoms)
+    positions BLOB NOT NULL, -- coordinates given by the user, float64 blob (n_atoms, 3), Å
+    cell BLOB, -- lattice vectors, float64 blob (3, 3), Å
+    pbc VARCHAR NOT NULL, -- which lattice vectors are periodic, such as TTF
+    artifact_id INTEGER, -- minimum and Hessian (.npz)
+    CONSTRAINT pk_system PRIMARY KEY (system_id),
+    CONSTRAINT uq_system_name UNIQUE (name),
+    CONSTRAINT fk_system_artifact_id FOREIGN KEY(artifact_id) REFERENCES artifact (artifact_id)
+);
+
+CREATE TABLE atom_energy (
+    -- Energy of an atom fitted to the labels of a snapshot, the zero of its models.
+    atom_energy_id INTEGER NOT NULL, -- key
+    level_of_theory_id INTEGER NOT NULL, -- whose labels were fitted
+    snapshot_id INTEGER NOT NULL, -- the training set that was fitted
+    number INTEGER NOT NULL, -- atomic number
+    energy DOUBLE NOT NULL, -- energy of the atom, eV
+    CONSTRAINT pk_atom_energy PRIMARY KEY (atom_energy_id),
+    CONSTRAINT uq_atom_energy_snapshot_id_number UNIQUE (snapshot_id, number),
+    CONSTRAINT fk_atom_energy_level_of_theory_id FOREIGN KEY(level_of_theory_id) REFERENCES level_of_theory (level_of_theory_id),
+    CONSTRAINT fk_atom_energy_snapshot_id FOREIGN KEY(snapshot_id) REFERENCES snapshot (snapshot_id)
+);
+
+CREATE TABLE model (
+    -- One trained potential.
+    model_id INTEGER NOT NULL, -- key
+    artifact_id INTEGER NOT NULL, -- the weights
+    snapshot_id INTEGER NOT NULL, -- the training set
+    parent_model_id INTEGER, -- the model whose weights it started from
+    generation_id INTEGER NOT NULL, -- when
+    task_id INTEGER NOT NULL, -- the task that trained it
+    member VARCHAR NOT NULL, -- place in the committee, such as ani/2
+    kind VARCHAR NOT NULL, -- architecture
+    architecture JSON NOT NULL, -- hyper-parameters of the network, as JSON
+    seed INTEGER NOT NULL, -- random seed of weights, bootstrap and batches
+    metrics JSON NOT NULL, -- errors of the fit, as JSON
+    CONSTRAINT pk_model PRIMARY KEY (model_id),
+    CONSTRAINT uq_model_snapshot_id_member_seed UNIQUE (snapshot_id, member, seed),
+    CONSTRAINT fk_model_artifact_id FOREIGN KEY(artifact_id) REFERENCES artifact (artifact_id),
+    CONSTRAINT fk_model_snapshot_id FOREIGN KEY(snapshot_id) REFERENCES snapshot (snapshot_id),
+    CONSTRAINT fk_model_parent_model_id FOREIGN KEY(parent_model_id) REFERENCES model (model_id),
+    CONSTRAINT fk_model_generation_id FOREIGN KEY(generation_id) REFERENCES generation (generation_id),
+    CONSTRAINT fk_model_task_id FOREIGN KEY(task_id) REFERENCES task (task_id)
+);
+
+CREATE INDEX ix_model_artifact_id ON model (artifact_id);
+
+CREATE INDEX ix_model_generation_id ON model (generation_id);
+
+CREATE TABLE spacetime_model (
+    -- A 4D model R(t) = f(R0, v0, t).
+    spacetime_model_id INTEGER NOT NULL, -- key
+    artifact_id INTEGER NOT NULL, -- the weights
+    system_id INTEGER NOT NULL, -- the molecule it moves
+    committee_id INTEGER NOT NULL, -- the potential it imitates
+    generation_id INTEGER NOT NULL, -- when
+    task_id INTEGER NOT NULL, -- the task that fitted it
+    cutoff DOUBLE NOT NULL, -- longest time it was fitted to, fs
+    seed INTEGER NOT NULL, -- random seed
+    metrics JSON NOT NULL, -- errors on held-out trajectories, as JSON
+    CONSTRAINT pk_spacetime_model PRIMARY KEY (spacetime_model_id),
+    CONSTRAINT fk_spacetime_model_artifact_id FOREIGN KEY(artifact_id) REFERENCES artifact (artifact_id),
+    CONSTRAINT fk_spacetime_model_system_id FOREIGN KEY(system_id) REFERENCES system (system_id),
+    CONSTRAINT fk_spacetime_model_committee_id FOREIGN KEY(committee_id) REFERENCES committee (committee_id),
+    CONSTRAINT fk_spacetime_model_generation_id FOREIGN KEY(generation_id) REFERENCES generation (generation_id),
+    CONSTRAINT uq_spacetime_model_task_id UNIQUE (task_id),
+    CONSTRAINT fk_spacetime_model_task_id FOREIGN KEY(task_id) REFERENCES task (task_id)
+);
+
+CREATE TABLE trajectory (
+    -- One replica of molecular dynamics, kept in an HDF5 shard.
+    trajectory_id INTEGER NOT NULL, -- key
+    artifact_id INTEGER NOT NULL, -- the HDF5 shard
+    replica INTEGER NOT NULL, -- index within the shard
+    system_id INTEGER NOT NULL, -- what moved
+    generation_id INTEGER NOT NULL, -- when
+    committee_id INTEGER NOT NULL, -- the potential
+    task_id INTEGER NOT NULL, -- the task that ran it
+    route VARCHAR NOT NULL, -- id of the route in the config
+    ensemble VARCHAR NOT NULL, -- nve or nvt
+    temperature DOUBLE NOT NULL, -- of the bath, or of the start for nve, K
+    timestep DOUBLE NOT NULL, -- integration step, fs
+    seed VARCHAR NOT NULL, -- random seed of the replica
+    split VARCHAR NOT NULL, -- train, validation or audit: decided at birth, for ever
+    n_frames INTEGER NOT NULL, -- recorded frames
+    n_stable INTEGER NOT NULL, -- recorded frames judged sound
+    duration DOUBLE NOT NULL, -- simulated time, fs
+    reason VARCHAR NOT NULL, -- how it ended: completed, deadline, or the reason code that stopped it
+    CONSTRAINT pk_trajectory PRIMARY KEY (trajectory_id),
+    CONSTRAINT ck_trajectory_split CHECK (split IN ('train', 'validation', 'audit')),
+    CONSTRAINT uq_trajectory_artifact_id_replica UNIQUE (artifact_id, replica),
+    CONSTRAINT fk_trajectory_artifact_id FOREIGN KEY(artifact_id) REFERENCES artifact (artifact_id),
+    CONSTRAINT fk_trajectory_system_id FOREIGN KEY(system_id) REFERENCES system (system_id),
+    CONSTRAINT fk_trajectory_generation_id FOREIGN KEY(generation_id) REFERENCES generation (generation_id),
+    CONSTRAINT fk_trajectory_committee_id FOREIGN KEY(committee_id) REFERENCES committee (committee_id),
+    CONSTRAINT fk_trajectory_task_id FOREIGN KEY(task_id) REFERENCES task (task_id)
+);
+
+CREATE INDEX ix_trajectory_committee_id ON trajectory (committee_id);
+
+CREATE INDEX ix_trajectory_generation_id ON trajectory (generation_id);
+
+CREATE TABLE committee_member (
+    -- A model's seat in a committee.
+    committee_id INTEGER NOT NULL, -- the committee
+    position INTEGER NOT NULL, -- seat, from 0
+    model_id INTEGER NOT NULL, -- the model
+    CONSTRAINT pk_committee_member PRIMARY KEY (committee_id, position),
+    CONSTRAINT fk_committee_member_committee_id FOREIGN KEY(committee_id) REFERENCES committee (committee_id),
+    CONSTRAINT fk_committee_member_model_id FOREIGN KEY(model_id) REFERENCES model (model_id)
+) WITHOUT ROWID;
+
+CREATE INDEX ix_committee_member_model_id ON committee_member (model_id);
+
+CREATE TABLE frame (
+    -- A geometry that was considered for labelling.
+    frame_id INTEGER NOT NULL, -- key
+    "key" VARCHAR NOT NULL, -- hash of the content, coordinates to 1e-8 Å
+    system_id INTEGER NOT NULL, -- what it is a geometry of
+    generation_id INTEGER NOT NULL, -- when it was found
+    trajectory_id INTEGER, -- where it was found; empty for the initial set
+    step INTEGER, -- integration step within the trajectory
+    time DOUBLE, -- time within the trajectory, fs
+    source VARCHAR NOT NULL, -- the initial sampler, or the route that found it
+    split VARCHAR NOT NULL, -- train, validation or audit: that of its trajectory
+    n_atoms INTEGER NOT NULL, -- number of atoms
+    positions BLOB NOT NULL, -- coordinates, float64 blob (n_atoms, 3), Å
+    cell BLOB, -- lattice vectors, float64 blob (3, 3), Å
+    CONSTRAINT pk_frame PRIMARY KEY (frame_id),
+    CONSTRAINT ck_frame_split CHECK (split IN ('train', 'validation', 'audit')),
+    CONSTRAINT uq_frame_key UNIQUE ("key"),
+    CONSTRAINT fk_frame_system_id FOREIGN KEY(system_id) REFERENCES system (system_id),
+    CONSTRAINT fk_frame_generation_id FOREIGN KEY(generation_id) REFERENCES generation (generation_id),
+    CONSTRAINT fk_frame_trajectory_id FOREIGN KEY(trajectory_id) REFERENCES trajectory (trajectory_id)
+);
+
+CREATE INDEX ix_frame_generation_id ON frame (generation_id);
+
+CREATE INDEX ix_frame_trajectory_id ON frame (trajectory_id);
+
+CREATE TABLE spacetime_trajectory (
+    -- A trajectory that a 4D model saw, and in which role.
+    spacetime_model_id INTEGER NOT NULL, -- the 4D model
+    trajectory_id INTEGER NOT NULL, -- the trajectory
+    split VARCHAR NOT NULL, -- train, validation, or audit for the held-out error
+    CONSTRAINT pk_spacetime_trajectory PRIMARY KEY (spacetime_model_id, trajectory_id),
+    CONSTRAINT ck_spacetime_trajectory_split CHECK (split IN ('train', 'validation', 'audit')),
+    CONSTRAINT fk_spacetime_trajectory_spacetime_model_id FOREIGN KEY(spacetime_model_id) REFERENCES spacetime_model (spacetime_model_id),
+    CONSTRAINT fk_spacetime_trajectory_trajectory_id FOREIGN KEY(trajectory_id) REFERENCES trajectory (trajectory_id)
+) WITHOUT ROWID;
+
+CREATE INDEX ix_spacetime_trajectory_trajectory_id ON spacetime_trajectory (trajectory_id);
+
+CREATE TABLE decision (
+    -- What became of a frame, by which rule, with the rule's numbers.
+    decision_id INTEGER NOT NULL, -- key
+    frame_id INTEGER NOT NULL, -- the frame
+    generation_id INTEGER NOT NULL, -- when
+    task_id INTEGER NOT NULL, -- the task that decided
+    action VARCHAR NOT NULL, -- initial, selected, audit, validation, rejected, duplicate, broken
+    rule VARCHAR NOT NULL, -- name of the rule
+    numbers JSON NOT NULL, -- what the rule compared, as JSON
+    CONSTRAINT pk_decision PRIMARY KEY (decision_id),
+    CONSTRAINT ck_decision_action CHECK (action IN ('initial', 'selected', 'audit', 'validation', 'rejected', 'duplicate', 'broken')),
+    CONSTRAINT fk_decision_frame_id FOREIGN KEY(frame_id) REFERENCES frame (frame_id),
+    CONSTRAINT fk_decision_generation_id FOREIGN KEY(generation_id) REFERENCES generation (generation_id),
+    CONSTRAINT fk_decision_task_id FOREIGN KEY(task_id) REFERENCES task (task_id)
+);
+
+CREATE INDEX ix_decision_frame_id ON decision (frame_id);
+
+CREATE INDEX ix_decision_generation_id ON decision (generation_id);
+
+CREATE TABLE label (
+    -- A frame's energy and forces at one level of theory.
+    label_id INTEGER NOT NULL, -- key
+    frame_id INTEGER NOT NULL, -- the frame
+    level_of_theory_id INTEGER NOT NULL, -- the method
+    generation_id INTEGER NOT NULL, -- the generation that asked for it
+    status VARCHAR NOT NULL, -- pending, done, failed or skipped
+    tries INTEGER NOT NULL, -- attempts that failed
+    task_id INTEGER, -- the open task that is to make it
+    energy DOUBLE, -- reference energy, eV
+    forces BLOB, -- reference forces, float64 blob (n_atoms, 3), eV/Å
+    done_at VARCHAR, -- instant of the commit
+    CONSTRAINT pk_label PRIMARY KEY (label_id),
+    CONSTRAINT ck_label_status CHECK (status IN ('pending', 'done', 'failed', 'skipped')),
+    CONSTRAINT uq_label_frame_id_level_of_theory_id UNIQUE (frame_id, level_of_theory_id),
+    CONSTRAINT ck_label_complete CHECK (status != 'done' OR (energy IS NOT NULL AND forces IS NOT NULL)),
+    CONSTRAINT fk_label_frame_id FOREIGN KEY(frame_id) REFERENCES frame (frame_id),
+    CONSTRAINT fk_label_level_of_theory_id FOREIGN KEY(level_of_theory_id) REFERENCES level_of_theory (level_of_theory_id),
+    CONSTRAINT fk_label_generation_id FOREIGN KEY(generation_id) REFERENCES generation (generation_id),
+    CONSTRAINT fk_label_task_id FOREIGN KEY(task_id) REFERENCES task (task_id)
+);
+
+CREATE INDEX ix_label_generation_id_status ON label (generation_id, status);
+
+CREATE INDEX ix_label_status_task_id ON label (status, task_id);
+
+CREATE TABLE prediction (
+    -- What a committee said of a frame when the frame was chosen, before any label existed.
+    prediction_id INTEGER NOT NULL, -- key
+    frame_id INTEGER NOT NULL, -- the frame
+    committee_id INTEGER NOT NULL, -- who said it
+    energy DOUBLE NOT NULL, -- mean energy, eV
+    forces BLOB NOT NULL, -- mean forces, float64 blob (n_atoms, 3), eV/Å
+    energy_spread DOUBLE NOT NULL, -- standard deviation of the members' energies, eV
+    energy_spread_per_sqrt_atom DOUBLE NOT NULL, -- the same over sqrt(n_atoms), eV
+    force_spread_max DOUBLE NOT NULL, -- largest force spread of an atom, eV/Å
+    force_spread_mean DOUBLE NOT NULL, -- mean force spread over the atoms, eV/Å
+    force_bound DOUBLE, -- calibrated bound on the RMSE of its force components, eV/Å; empty before calibration
+    CONSTRAINT pk_prediction PRIMARY KEY (prediction_id),
+    CONSTRAINT uq_prediction_frame_id_committee_id UNIQUE (frame_id, committee_id),
+    CONSTRAINT fk_prediction_frame_id FOREIGN KEY(frame_id) REFERENCES frame (frame_id),
+    CONSTRAINT fk_prediction_committee_id FOREIGN KEY(committee_id) REFERENCES committee (committee_id)
+);
+
+CREATE INDEX ix_prediction_committee_id ON prediction (committee_id);
+
+CREATE TABLE label_attempt (
+    -- One try at one label.
+    label_attempt_id INTEGER NOT NULL, -- key
+    label_id INTEGER NOT NULL, -- the label
+    number INTEGER NOT NULL, -- 1 for the first try
+    status VARCHAR NOT NULL, -- done or failed
+    error_class VARCHAR, -- reason code of a failure
+    error_text VARCHAR, -- the program's own words
+    seconds DOUBLE NOT NULL, -- wall time, s
+    host VARCHAR NOT NULL, -- host of the worker
+    program VARCHAR NOT NULL, -- program and version
+    environment_id INTEGER NOT NULL, -- software it ran with
+    task_id INTEGER NOT NULL, -- the task it was part of
+    attempted_at VARCHAR NOT NULL, -- instant
+    CONSTRAINT pk_label_attempt PRIMARY KEY (label_attempt_id),
+    CONSTRAINT uq_label_attempt_label_id_number UNIQUE (label_id, number),
+    CONSTRAINT fk_label_attempt_label_id FOREIGN KEY(label_id) REFERENCES label (label_id),
+    CONSTRAINT fk_label_attempt_environment_id FOREIGN KEY(environment_id) REFERENCES environment (environment_id),
+    CONSTRAINT fk_label_attempt_task_id FOREIGN KEY(task_id) REFERENCES task (task_id)
+);
+
+CREATE INDEX ix_label_attempt_error_class ON label_attempt (error_class);
+
+CREATE UNIQUE INDEX uq_label_attempt_done ON label_attempt (label_id) WHERE status = 'done';
+
+CREATE TABLE snapshot_member (
+    -- A label that belongs to a snapshot.
+    snapshot_id INTEGER NOT NULL, -- the snapshot
+    label_id INTEGER NOT NULL, -- the label
+    split VARCHAR NOT NULL, -- train or validation; audit labels are never members
+    CONSTRAINT pk_snapshot_member PRIMARY KEY (snapshot_id, label_id),
+    CONSTRAINT ck_snapshot_member_split CHECK (split IN ('train', 'validation', 'audit')),
+    CONSTRAINT fk_snapshot_member_snapshot_id FOREIGN KEY(snapshot_id) REFERENCES snapshot (snapshot_id),
+    CONSTRAINT fk_snapshot_member_label_id FOREIGN KEY(label_id) REFERENCES label (label_id)
+) WITHOUT ROWID;
+
+CREATE INDEX ix_snapshot_member_label_id ON snapshot_member (label_id);

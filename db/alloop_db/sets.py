@@ -1,0 +1,123 @@
+"""Training sets: chosen by split, written as one file, sealed for ever."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import insert, select
+from sqlalchemy.orm import Session
+
+from alloop.artifacts import ArtifactStore
+from alloop.datasets import Dataset, save_dataset
+from alloop.errors import LedgerError
+from alloop.frames import Frame
+from alloop_db import schema as t
+from alloop_db.arrays import blob_to_integers, blob_to_vectors
+from alloop_db.commits import artifact_id, record_artifacts
+
+Rows = Sequence[Any]
+"""Rows of label, frame, system, level of theory and seed, as the query of seal_snapshot gives."""
+
+
+def seal_snapshot(session: Session, number: int, store: ArtifactStore) -> int:
+    """Seal every label done so far as the training set of a generation; return its size.
+
+    Frames of the train and validation splits become members. Frames of the audit split go into
+    a file of their own, which judges the models and is never trained on. Sealing the same labels
+    again changes nothing.
+    """
+    rows = session.execute(
+        select(t.LabelRow, t.FrameRow, t.System, t.LevelOfTheory.name, t.Trajectory.seed)
+        .join(t.FrameRow, t.FrameRow.frame_id == t.LabelRow.frame_id)
+        .join(t.System, t.System.system_id == t.FrameRow.system_id)
+        .join(t.LevelOfTheory, t.LevelOfTheory.level_of_theory_id == t.LabelRow.level_of_theory_id)
+        .join(t.Trajectory, t.Trajectory.trajectory_id == t.FrameRow.trajectory_id, isouter=True)
+        .where(t.LabelRow.status == "done")
+        # By content, not by row number: a campaign that was killed may have inserted frames in
+        # another order, and must still train on the same bytes.
+        .order_by(t.FrameRow.key)
+    ).all()
+    members = [row for row in rows if row.FrameRow.split != "audit"]
+    if not members:
+        raise LedgerError(f"generation {number} has no label to train on")
+    digest = hashlib.sha256(f"generation {number}\n".encode())
+    for row in members:
+        digest.update(f"{row.FrameRow.key} {row.name} {row.FrameRow.split}\n".encode())
+    sha256 = digest.hexdigest()
+    known = session.scalar(select(t.Snapshot.n_labels).where(t.Snapshot.sha256 == sha256))
+    if known is not None:
+        return known
+    audit = [row for row in rows if row.FrameRow.split == "audit"]
+    generation_id = session.scalars(
+        select(t.Generation.generation_id).where(t.Generation.number == number)
+    ).one()
+    snapshot = t.Snapshot(
+        sha256=sha256,
+        level_of_theory_id=members[0].LabelRow.level_of_theory_id,
+        generation_id=generation_id,
+        artifact_id=artifact_id(session, _store(session, "snapshot", members, store)),
+        held_out=_store(session, "held_out", audit, store) if audit else None,
+        n_labels=len(members),
+    )
+    session.add(snapshot)
+    session.flush()
+    session.execute(
+        insert(t.SnapshotMember),
+        [
+            {
+                "snapshot_id": snapshot.snapshot_id,
+                "label_id": row.LabelRow.label_id,
+                "split": row.FrameRow.split,
+            }
+            for row in members
+        ],
+    )
+    snapshot.sealed_at = t.now()
+    return len(members)
+
+
+def _store(session: Session, kind: str, rows: Rows, store: ArtifactStore) -> str:
+    data = _dataset(rows)
+    sha256 = store.add(".npz", lambda path: save_dataset(path, data))
+    size = store.path(sha256, ".npz").stat().st_size
+    artifact = {"sha256": sha256, "suffix": ".npz", "kind": kind, "bytes": size}
+    record_artifacts(session, [artifact], None)
+    return sha256
+
+
+def _dataset(rows: Rows) -> Dataset:
+    return Dataset(
+        frames=tuple(_frame(row.FrameRow, row.System) for row in rows),
+        energies=_energies(rows),
+        forces=tuple(blob_to_vectors(row.LabelRow.forces) for row in rows),
+        splits=tuple(row.FrameRow.split for row in rows),
+        systems=tuple(row.System.name for row in rows),
+        groups=tuple(_group(row) for row in rows),
+        level_of_theory=rows[0].name,
+    )
+
+
+def _energies(rows: Rows) -> NDArray[np.float64]:
+    return np.array([row.LabelRow.energy for row in rows], dtype=np.float64)
+
+
+def _group(row: Any) -> str:
+    """Name the trajectory by its seed, which a campaign that was killed finds again."""
+    if row.seed is None:
+        return f"frame {row.FrameRow.key[:16]}"
+    return f"trajectory {row.seed}"
+
+
+def _frame(row: t.FrameRow, system: t.System) -> Frame:
+    return Frame(
+        numbers=blob_to_integers(system.numbers),
+        positions=blob_to_vectors(row.positions),
+        charge=system.charge,
+        multiplicity=system.multiplicity,
+        cell=None if row.cell is None else blob_to_vectors(row.cell),
+        pbc=(system.pbc[0] == "T", system.pbc[1] == "T", system.pbc[2] == "T"),
+    )

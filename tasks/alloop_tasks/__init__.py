@@ -1,0 +1,1 @@
+"""What may run on another machine: one module per verb, each a pure function of its spec."""

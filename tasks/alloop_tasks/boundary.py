@@ -1,0 +1,129 @@
+"""The one function that executors send: it makes whatever a task does safe for the wire.
+
+Parsl unpickles results in its only result thread. One exception, one ``__cause__`` or one value
+that fails to unpickle there leaves that task and every later one waiting for ever. So a task's
+result goes into a file, an exception becomes text, and only a short plain dict travels.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import resource
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from alloop.errors import AlloopError, TaskError
+from alloop_tasks.environment import environment
+from alloop_tasks.workspace import Workspace, read_json, write_json
+
+KINDS = ("prepare", "explore", "select", "label", "train", "evaluate", "fit_spacetime")
+LONGEST_TEXT = 2_000
+LONGEST_TRACE = 20_000
+
+
+def run(kind: str, spec: dict[str, Any], directory: str, key: str) -> dict[str, Any]:
+    """Run one task and leave its result in the outbox; safe to repeat.
+
+    Returns ``{"key", "status"}``: "done", or "failed" with "error_class" and "error_text" when
+    the task itself failed. Raises TaskError when not even that could be written.
+    """
+    workspace = Workspace(Path(directory), key)
+    finished = read_json(workspace.result_path)
+    if finished is not None and finished["status"] == "done":
+        return {"key": key, "status": "done"}
+    try:
+        with _taken(workspace):
+            envelope = _carry_out(kind, spec, workspace)
+            _deliver(workspace, envelope)
+    except OSError as error:
+        text = f"{type(error).__name__}: {error}"
+        raise TaskError(f"{kind} {key[:12]}", text, traceback.format_exc()) from None
+    keys = ("key", "status", "error_class", "error_text")
+    return {name: envelope[name] for name in keys if name in envelope}
+
+
+@contextmanager
+def _taken(workspace: Workspace) -> Iterator[None]:
+    write_json(workspace.running_path, os.getpid())
+    try:
+        yield
+    finally:
+        workspace.progress_path.unlink(missing_ok=True)
+        workspace.running_path.unlink(missing_ok=True)
+
+
+def _carry_out(kind: str, spec: dict[str, Any], workspace: Workspace) -> dict[str, Any]:
+    started_at, started, cpu = _now(), time.perf_counter(), _cpu_seconds()
+    outcome: dict[str, Any]
+    try:
+        outcome = {"status": "done", "result": _function(kind)(spec, workspace)}
+    except (Exception, SystemExit) as error:
+        outcome = _failed(error)
+    return outcome | {
+        "key": workspace.key,
+        "kind": kind,
+        "started_at": started_at,
+        "finished_at": _now(),
+        "seconds": time.perf_counter() - started,
+        "cpu_seconds": _cpu_seconds() - cpu,
+        "environment": environment(),
+        "artifacts": workspace.made,
+    }
+
+
+def _function(kind: str) -> Any:
+    if kind not in KINDS:
+        raise ValueError(f"there is no task of kind {kind!r}, want one of {', '.join(KINDS)}")
+    module = importlib.import_module(f"alloop_tasks.{kind}")
+    _one_thread()
+    return module.run
+
+
+def _deliver(workspace: Workspace, envelope: dict[str, Any]) -> None:
+    try:
+        write_json(workspace.result_path, envelope)
+    except (TypeError, ValueError) as error:
+        # NaN, or what JSON cannot hold: a fault of this task, not of the worker it ran on.
+        envelope |= _failed(error)
+        write_json(workspace.result_path, envelope)
+
+
+def _failed(error: BaseException) -> dict[str, Any]:
+    name = type(error).__name__
+    text = str(error) if isinstance(error, AlloopError) else f"{name}: {error}"
+    return {
+        "status": "failed",
+        "result": None,
+        "error_class": name,
+        "error_text": _storable(text)[:LONGEST_TEXT],
+        "trace": _storable(traceback.format_exc())[-LONGEST_TRACE:],
+    }
+
+
+def _storable(text: str) -> str:
+    """Return text that any file and database takes: file names can hold half characters."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _cpu_seconds() -> float:
+    own = resource.getrusage(resource.RUSAGE_SELF)
+    return own.ru_utime + own.ru_stime
+
+
+def _one_thread() -> None:
+    """One thread a task: a second one gains 1.3x when the machine is idle, loses 16x when not."""
+    torch = sys.modules.get("torch")  # a task that does without it need not wait for its import
+    threads = int(os.environ.get("OMP_NUM_THREADS", "1"))
+    if torch is not None and torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)

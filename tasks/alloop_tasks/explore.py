@@ -1,0 +1,101 @@
+"""Run molecular dynamics on a committee."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from ase.data import atomic_masses
+
+from alloop.datasets import load_dataset
+from alloop.dynamics.health import HealthLimits
+from alloop.dynamics.initial import maxwell_boltzmann, thermal, wigner
+from alloop.dynamics.md import MdSettings, run_md
+from alloop.potentials.committee import load_committee
+from alloop.trajectories import Trajectory, write_shard
+from alloop_tasks.prepare import load_modes
+from alloop_tasks.systems import frame_of
+from alloop_tasks.workspace import Workspace
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Starts = tuple[NDArray[np.float64], NDArray[np.float64]]
+
+
+def run(spec: dict[str, Any], workspace: Workspace) -> dict[str, Any]:
+    """Propagate the spec's replicas side by side and keep them in one shard.
+
+    A replica that breaks costs that replica only; how each ended is in its row of ``replicas``.
+    """
+    frame = frame_of(spec["system"])
+    replicas = spec["replicas"]
+    settings = MdSettings(
+        ensemble=spec["ensemble"],
+        timestep=spec["timestep"],
+        n_steps=spec["n_steps"],
+        record_every=spec["record_every"],
+        temperatures=tuple(replica["temperature"] for replica in replicas),
+        seeds=tuple(int(replica["seed"]) for replica in replicas),
+        friction=spec["friction"] if spec["ensemble"] == "nvt" else None,
+    )
+    limits = spec["health"] | ({} if spec["bonds_hold"] else {"max_stretch": None})
+    positions, velocities = _starts(spec, workspace)
+    trajectories = run_md(
+        load_committee([workspace.input(sha256, ".pt") for sha256 in spec["committee"]]),
+        frame.numbers,
+        positions,
+        velocities,
+        atomic_masses[frame.numbers],
+        settings,
+        HealthLimits(**limits),
+        cell=frame.cell,
+        reference=frame.positions,
+        on_progress=lambda step, alive: workspace.progress(
+            step, spec["n_steps"], f"{alive} of {len(replicas)} replicas"
+        ),
+    )
+    artifact = workspace.add("trajectory", ".h5", lambda path: write_shard(path, trajectories))
+    rows = zip(replicas, trajectories, strict=True)
+    return {
+        "artifact": artifact,
+        "replicas": [replica | _summary(trajectory) for replica, trajectory in rows],
+    }
+
+
+def _summary(trajectory: Trajectory) -> dict[str, Any]:
+    about = trajectory.about
+    return {
+        "n_frames": trajectory.n_frames,
+        "n_stable": int(np.count_nonzero(~trajectory.pre_failure)),
+        "duration": about.ended_step * about.timestep,
+        "reason": about.ended,
+    }
+
+
+def _starts(spec: dict[str, Any], workspace: Workspace) -> Starts:
+    """Draw the start of each replica from its own seed, whatever batch it runs in."""
+    frame = frame_of(spec["system"])
+    if spec["start"] == "frames":
+        data = load_dataset(workspace.input(spec["snapshot"], ".npz"))
+        known = data.where(split="train", system=spec["system"]["name"])
+        geometries = [sample.positions for sample in known.frames]
+        draws = [_from_frames(geometries, frame.numbers, replica) for replica in spec["replicas"]]
+    else:
+        modes = load_modes(workspace.input(spec["preparation"], ".npz"), frame)
+        sampler = wigner if spec["start"] == "wigner" else thermal
+        draws = [
+            sampler(modes, replica["temperature"], 1, np.random.default_rng(int(replica["seed"])))
+            for replica in spec["replicas"]
+        ]
+    return np.concatenate([d[0] for d in draws]), np.concatenate([d[1] for d in draws])
+
+
+def _from_frames(
+    geometries: list[NDArray[np.float64]], numbers: NDArray[np.int64], replica: dict[str, Any]
+) -> Starts:
+    rng = np.random.default_rng(int(replica["seed"]))
+    start = geometries[int(rng.integers(len(geometries)))]
+    masses = atomic_masses[numbers]
+    velocities = maxwell_boltzmann(masses, replica["temperature"], 1, rng, start)
+    return start[None], velocities

@@ -1,0 +1,52 @@
+"""Label frames with a reference method."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+from alloop.errors import LabelError
+from alloop.frames import Frame
+from alloop.reference.failures import may_retry
+from alloop.reference.method import MethodSpec, Reference, build_reference
+from alloop_tasks.systems import frame_of
+from alloop_tasks.workspace import Workspace, read_json, write_json
+
+
+def run(spec: dict[str, Any], workspace: Workspace) -> dict[str, Any]:
+    """Label the spec's frames one by one; a frame that fails costs that frame only.
+
+    spec: ``method``, ``system``, ``frames`` [{frame_key, positions, attempt}].
+    Returns ``labels``: one record a frame. Each is on disk as soon as it is known, so that a
+    task that is killed and sent again goes on where it stopped.
+    """
+    system = spec["system"]
+    frames = [(item, frame_of(system, item["positions"])) for item in spec["frames"]]
+    first = frames[0][1]
+    method = MethodSpec.from_json(spec["method"])
+    reference = build_reference(method, first.numbers, first.charge, first.multiplicity)
+    labels = []
+    for index, (item, frame) in enumerate(frames):
+        path = workspace.parts / f"{item['frame_key']}.json"
+        record = read_json(path)
+        if record is None:
+            record = _label(reference, frame, item["frame_key"], item["attempt"])
+            write_json(path, record)
+        labels.append(record)
+        workspace.progress(index + 1, len(frames), reference.name)
+    return {"labels": labels, "level_of_theory": reference.name}
+
+
+def _label(reference: Reference, frame: Frame, frame_key: str, attempt: int) -> dict[str, Any]:
+    started = time.perf_counter()
+    record: dict[str, Any] = {"frame_key": frame_key, "program": reference.program}
+    try:
+        label = reference.label(frame, attempt=attempt)
+        record |= {"status": "done", "energy": label.energy, "forces": label.forces.tolist()}
+    except LabelError as error:
+        record |= {"status": "failed", "error_class": error.code, "error_text": error.reason}
+        record["retryable"] = may_retry(error.code, attempt + 1)
+    record["seconds"] = time.perf_counter() - started
+    record["attempted_at"] = datetime.now(UTC).isoformat(timespec="milliseconds")
+    return record

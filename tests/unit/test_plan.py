@@ -1,0 +1,395 @@
+"""The planner: a pure function of the state, so every stage of a campaign is a value here."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from alloop.campaign import specs
+from alloop.campaign.plan import Finish, FormCommittee, OpenGeneration, Seal, plan
+from alloop.config.model import Campaign
+from alloop.frames import Frame
+from alloop_db.state import (
+    CampaignState,
+    CommitteeState,
+    EvaluationState,
+    GenerationState,
+    LabelNeed,
+    ReplicaState,
+    ShardState,
+    SnapshotState,
+    SystemState,
+)
+from alloop_tasks.systems import system_record
+
+WATER = system_record(
+    "water", Frame(np.array([8, 1, 1]), np.array([[0.0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]]))
+)
+SNAPSHOT = SnapshotState("5" * 64, "a" * 64, "b" * 64, 60)
+
+
+def config(**changes) -> Campaign:
+    content = {
+        "schema": 1,
+        "campaign": {"name": "water", "seed": 7},
+        "systems": {"water": {"structure": "water.xyz"}},
+        "target": {"force_rmse": "0.1 eV/A"},
+        "tiers": [{"id": "xtb", "method": {"engine": "tblite"}, "budget": {"labels": 500}}],
+        "committee": [{"id": "ani", "members": 3}],
+        "explore": {
+            "routes": [
+                {"id": "warm", "temperature": ["300 K", "600 K"], "replicas": 6, "batch": 4},
+                {"id": "free", "ensemble": "nve", "duration": "500 fs", "replicas": 4},
+            ]
+        },
+        "spacetime": {"every": "2 generations"},
+        "stop": {"max_generations": 5, "patience": 2},
+    }
+    for path, value in changes.items():
+        *around, last = path.split("__")
+        here = content
+        for name in around:
+            here = here[name]
+        here[last] = value
+    return Campaign.model_validate(content)
+
+
+def committee(number: int) -> CommitteeState:
+    members = tuple((f"ani/{i}", f"{number}{i}" * 32) for i in range(3))
+    return CommitteeState(number + 1, number, members, False, None)
+
+
+def generation(number: int, **values) -> GenerationState:
+    blank = {"labels": {}, "snapshot": None, "models": {}, "committee": None, "shards": ()}
+    return GenerationState(number=number, **(blank | values))
+
+
+def state(**values) -> CampaignState:
+    blank = {
+        "systems": {"water": SystemState(1, WATER, None)},
+        "generation": generation(0),
+        "explorer": None,
+        "explorer_snapshot": None,
+        "tasks": {},
+        "needs": (),
+        "open_label_tasks": 0,
+        "seconds_per_label": 0.01,
+        "consecutive_failures": 0,
+        "requested": 0,
+        "done": 0,
+        "failed": 0,
+        "seconds": 0.0,
+        "evaluations": (),
+        "nve_shards": (),
+        "spacetime": (),
+        "fits": {},
+        "stability": {},
+    }
+    return CampaignState(**(blank | values))
+
+
+def exploring(number: int = 1, **values) -> CampaignState:
+    return state(
+        generation=generation(number, **values.pop("generation", {})),
+        explorer=committee(number - 1),
+        explorer_snapshot=SNAPSHOT,
+        **values,
+    )
+
+
+def shard(number: int, ensemble: str = "nvt", committee_id: int | None = None) -> ShardState:
+    replicas = (ReplicaState(1, 0, "train", "11", 100, "completed"),)
+    by = number if committee_id is None else committee_id
+    digest = f"{number}{by}{ensemble}".encode().hex().ljust(64, "0")
+    return ShardState(digest, "water", "free", ensemble, by, number, replicas)
+
+
+def audit(number: int, rmse: float, high: float | None = None) -> EvaluationState:
+    return EvaluationState(number + 1, number, "audit", 40, 4, rmse, rmse / 2, high or rmse * 1.2)
+
+
+def run(given: CampaignState, settings: Campaign | None = None, **options):
+    return plan(given, settings or config(), options.get("slots", 2), options.get("elapsed", 0.0))
+
+
+def done(tasks, status: str = "done") -> dict[str, str]:
+    return {task.key: status for task in tasks}
+
+
+def test_a_new_campaign_prepares_its_systems_first():
+    step = run(state())
+
+    assert [task.kind for task in step.tasks] == ["prepare"]
+    assert step.tasks[0].spec["splits"].count("audit") == 0, "the initial set is not MD's"
+
+
+def test_planning_twice_gives_the_same_tasks():
+    assert [t.key for t in run(exploring()).tasks] == [t.key for t in run(exploring()).tasks]
+
+
+def test_the_number_of_workers_does_not_change_what_is_explored():
+    assert run(exploring(), slots=1).tasks == run(exploring(), slots=64).tasks
+
+
+def test_replicas_are_cut_into_the_batches_of_the_config_each_with_its_own_seed():
+    tasks = run(exploring()).tasks
+
+    assert [len(task.spec["replicas"]) for task in tasks] == [4, 2, 4]
+    seeds = [replica["seed"] for task in tasks for replica in task.spec["replicas"]]
+    assert len(set(seeds)) == 10
+    warm = [r["temperature"] for task in tasks[:2] for r in task.spec["replicas"]]
+    assert warm == [300.0, 600.0] * 3
+
+
+def test_every_generation_has_seeds_of_its_own():
+    first, second = (
+        {r["seed"] for task in run(exploring(n)).tasks for r in task.spec["replicas"]}
+        for n in (1, 2)
+    )
+
+    assert not first & second
+
+
+def test_selection_waits_for_the_last_trajectory():
+    tasks = run(exploring()).tasks
+    half = exploring(tasks=done(tasks[:-1]), generation={"shards": (shard(1),)})
+
+    assert {task.key for task in run(half).tasks} == {tasks[-1].key}
+
+    whole = exploring(tasks=done(tasks), generation={"shards": (shard(1),)})
+    assert [task.kind for task in run(whole).tasks] == ["select"]
+
+
+def test_one_failed_batch_of_trajectories_does_not_stop_the_rest():
+    tasks = run(exploring()).tasks
+    statuses = done(tasks) | {tasks[0].key: "failed"}
+
+    step = run(exploring(tasks=statuses, generation={"shards": (shard(1),)}))
+
+    assert [task.kind for task in step.tasks] == ["select"]
+
+
+def test_no_trajectory_at_all_is_an_error_not_a_loop():
+    tasks = run(exploring()).tasks
+
+    step = run(exploring(tasks=done(tasks, "failed")))
+
+    assert isinstance(step.action, Finish)
+    assert step.action.verdict.exit_code == 1
+
+
+def test_what_a_selection_asks_for_does_not_change_the_selection_itself():
+    tasks = run(exploring()).tasks
+    shards = {"shards": (shard(1),)}
+    before = run(exploring(tasks=done(tasks), generation=shards, requested=60)).tasks[0]
+    after = exploring(
+        tasks=done(tasks),
+        generation=shards | {"labels": {"pending": 30}},
+        requested=90,
+    )
+
+    assert run(after).tasks[0].key == before.key
+
+
+def test_the_label_budget_bounds_a_selection():
+    tasks = run(exploring()).tasks
+    step = run(exploring(tasks=done(tasks), generation={"shards": (shard(1),)}, requested=470))
+
+    assert step.tasks[0].spec["budget"] == 30
+
+
+def needs(n: int) -> tuple[LabelNeed, ...]:
+    return tuple(LabelNeed(i, f"{i:064d}", "water", WATER["positions"], 0) for i in range(n))
+
+
+def labelling(**values) -> CampaignState:
+    prepared = run(state()).tasks
+    values.setdefault("generation", generation(0, labels={"pending": 60}))
+    return state(tasks=done(prepared), requested=60, **values)
+
+
+def test_cheap_labels_travel_in_chunks_and_dear_ones_alone():
+    cheap = run(labelling(needs=needs(60), seconds_per_label=0.1)).tasks
+    dear = run(labelling(needs=needs(60), seconds_per_label=600.0)).tasks
+
+    assert {len(task.labels) for task in cheap} == {20}
+    assert {len(task.labels) for task in dear} == {1}
+
+
+def test_label_tasks_in_flight_are_bounded():
+    step = run(labelling(needs=needs(60), seconds_per_label=1.0, open_label_tasks=3), slots=2)
+
+    assert len(step.tasks) == 1
+
+
+def test_a_tier_that_only_fails_is_stopped_with_its_own_words():
+    given = labelling(
+        needs=needs(3), consecutive_failures=20, last_failures=("scf_not_converged: SCF not ...",)
+    )
+
+    verdict = run(given).action.verdict
+
+    assert verdict.exit_code == 4
+    assert "SCF not ..." in verdict.text
+
+
+def test_a_generation_is_sealed_when_its_last_label_is_settled():
+    waiting = labelling(generation=generation(0, labels={"done": 58, "pending": 2}), done=58)
+    settled = labelling(generation=generation(0, labels={"done": 58, "failed": 2}), done=58)
+
+    assert run(waiting).action is None
+    assert run(settled).action == Seal(0)
+
+
+def test_close_at_lets_stragglers_join_the_next_generation():
+    tiers = [{"id": "xtb", "method": {"engine": "tblite"}, "close_at": 0.9}]
+    nearly = labelling(generation=generation(0, labels={"done": 54, "pending": 6}), done=54)
+
+    assert run(nearly, config(tiers=tiers)).action == Seal(0)
+
+
+def test_every_member_is_trained_and_the_committee_waits_for_the_last():
+    given = state(generation=generation(0, snapshot=SNAPSHOT))
+    tasks = run(given).tasks
+    assert [task.spec["member"] for task in tasks] == ["ani/0", "ani/1", "ani/2"]
+    assert len({task.spec["seed"] for task in tasks}) == 3
+
+    models = {task.spec["member"]: "c" * 64 for task in tasks}
+    half = state(generation=generation(0, snapshot=SNAPSHOT, models=models), tasks=done(tasks[:2]))
+    assert [task.spec["member"] for task in run(half).tasks] == ["ani/2"]
+
+    whole = state(generation=generation(0, snapshot=SNAPSHOT, models=models), tasks=done(tasks))
+    action = run(whole).action
+    assert isinstance(action, FormCommittee)
+    assert action.members == ("ani/0", "ani/1", "ani/2")
+
+
+def test_members_start_from_the_last_generation_only_if_asked():
+    given = exploring(generation={"snapshot": SNAPSHOT})
+
+    warm = run(given, config(train={"warm_start": True})).tasks
+    cold = run(given, config(train={"warm_start": False})).tasks
+
+    assert [t.spec["parent"] for t in warm[:3]] == [sha for _, sha in committee(0).members]
+    assert [t.spec["parent"] for t in cold[:3]] == [None] * 3
+
+
+def judged(number: int, **values) -> CampaignState:
+    """A generation whose committee has been evaluated."""
+    given = exploring(
+        number,
+        generation={"snapshot": SNAPSHOT, "committee": committee(number)},
+        **({"done": 100, "requested": 100} | values),
+    )
+    evaluate = specs.evaluate(config(), given, SNAPSHOT, committee(number))
+    return dataclasses.replace(given, tasks=given.tasks | done([evaluate]))
+
+
+def test_an_error_above_the_target_opens_the_next_generation():
+    step = run(judged(1, evaluations=(audit(1, 0.3),)))
+
+    assert step.action == OpenGeneration(2, committee(1).committee_id)
+
+
+def test_the_end_waits_for_trajectories_and_fit_of_the_final_committee():
+    given = judged(1, evaluations=(audit(1, 0.05),))
+    routes = run(given).tasks
+    assert {task.spec["route"] for task in routes} == {"free"}
+    assert {task.spec["committee_id"] for task in routes} == {committee(1).committee_id}
+
+    final = shard(1, "nve", committee(1).committee_id)
+    explored = dataclasses.replace(
+        given, tasks=given.tasks | done(routes), nve_shards=(shard(1, "nve"), final)
+    )
+    (fit,) = run(explored).tasks
+    assert fit.kind == "fit_spacetime"
+    assert [s["sha256"] for s in fit.spec["shards"]] == [final.sha256]
+
+    running = dataclasses.replace(explored, fits={("water", 2): "running"})
+    assert run(running).tasks == ()
+    assert run(running).action is None
+
+    fitted = dataclasses.replace(explored, fits={("water", 2): "done"})
+    verdict = run(fitted).action.verdict
+    assert (verdict.state, verdict.exit_code) == ("converged", 0)
+
+
+def test_without_a_4d_section_a_converged_campaign_just_ends():
+    step = run(judged(1, evaluations=(audit(1, 0.05),)), config(spacetime=None))
+
+    assert step.action.verdict.state == "converged"
+
+
+def test_a_4d_model_also_learns_from_an_older_committee_that_was_nearly_as_good():
+    old, final = shard(1, "nve"), shard(2, "nve", committee(2).committee_id)
+    for error, taught in ((0.07, [old.sha256, final.sha256]), (0.5, [final.sha256])):
+        given = judged(2, evaluations=(audit(0, error), audit(2, 0.05)))
+        routes = run(given).tasks
+        given = dataclasses.replace(
+            given, tasks=given.tasks | done(routes), nve_shards=(old, final)
+        )
+        (fit,) = run(given).tasks
+        assert [s["sha256"] for s in fit.spec["shards"]] == taught
+
+
+@pytest.mark.parametrize("high", [None, float("nan"), float("inf")])
+def test_an_interval_without_an_upper_end_never_converges(high):
+    unsure = dataclasses.replace(audit(1, 0.01), force_high=high)
+
+    assert isinstance(run(judged(1, evaluations=(unsure,))).action, OpenGeneration)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"number": 5}, "5 of 5 generations"),
+        ({"number": 2, "requested": 500}, "500 of 500 labels"),
+    ],
+)
+def test_a_spent_budget_ends_the_campaign(values, words):
+    given = judged(**({"evaluations": (audit(values["number"], 0.3),)} | values))
+
+    verdict = run(given, config(spacetime=None)).action.verdict
+
+    assert verdict.exit_code == 3
+    assert words in verdict.text
+
+
+def test_wall_time_counts_over_all_drivers():
+    settings = config(spacetime=None, stop__wall_clock="1 h")
+    given = judged(1, evaluations=(audit(1, 0.3),), seconds=3000.0)
+
+    assert isinstance(run(given, settings, elapsed=500.0).action, OpenGeneration)
+    assert run(given, settings, elapsed=700.0).action.verdict.exit_code == 3
+
+
+def test_no_better_error_for_some_generations_is_a_stall():
+    errors = (audit(1, 0.3), audit(2, 0.31), audit(3, 0.32))
+
+    verdict = run(judged(3, evaluations=errors), config(spacetime=None)).action.verdict
+    assert verdict.exit_code == 4
+
+    better = (*errors[:2], audit(3, 0.29))
+    assert isinstance(run(judged(3, evaluations=better)).action, OpenGeneration)
+
+
+def test_stable_wants_every_trajectory_to_reach_its_end():
+    settings = config(spacetime=None, stop__when=["audit_below_target", "stable"])
+    good = {"evaluations": (audit(1, 0.05),)}
+
+    broken = run(judged(1, stability={1: (10, 9)}, **good), settings)
+    whole = run(judged(1, stability={1: (10, 10)}, **good), settings)
+
+    assert isinstance(broken.action, OpenGeneration)
+    assert whole.action.verdict.state == "converged"
+
+
+def test_a_task_that_failed_for_good_ends_the_campaign_with_advice():
+    tasks = run(state()).tasks
+
+    verdict = run(state(tasks=done(tasks, "failed"))).action.verdict
+
+    assert verdict.exit_code == 1
+    assert "alloop start" in verdict.text
