@@ -116,8 +116,8 @@ class Trajectory:
     forces : (n_frames, n_atoms, 3) float32, eV/Å, mean of the committee.
     member_energies : (n_frames, n_members) float64, eV.
     kinetic : (n_frames,) float64, eV.
-    max_force_spread, mean_force_spread : (n_frames,) float64, eV/Å, over atoms, of the root mean
-        square over members of the deviation of a member's force from the mean force.
+    max_force_spread, mean_force_spread : (n_frames,) float64, eV/Å, over atoms, of the standard
+        deviation of the members' force vectors.
     pre_failure : (n_frames,) bool, the last stretch before a stop.
 
     Raises

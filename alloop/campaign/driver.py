@@ -109,8 +109,9 @@ class Driver:
     def _carry_out(self, action: Seal | FormCommittee | OpenGeneration) -> None:
         match action:
             case Seal(generation):
-                self._store.seal(generation)
+                # First: once the set is sealed nobody comes back here.
                 self._judge_blind_predictions(generation)
+                self._store.seal(generation)
             case FormCommittee(generation, members, sha256):
                 self._store.form_committee(generation, members, sha256)
             case OpenGeneration(generation, committee_id):

@@ -48,6 +48,7 @@ def check(whole: Whole) -> Iterator[Problem]:
     for tier in campaign.tiers:
         yield from check_tier(tier, campaign, geometries)
     yield from _check_committee(campaign)
+    yield from _check_train(campaign)
     yield from check_splits(campaign)
     yield from check_budget(campaign)
     for route in campaign.explore.routes:
@@ -83,6 +84,12 @@ def _check_committee(campaign: Campaign) -> Iterator[Problem]:
             " says nothing about its error"
         )
         yield Problem(("committee",), what)
+
+
+def _check_train(campaign: Campaign) -> Iterator[Problem]:
+    if not campaign.train.energy_weight + campaign.train.force_weight > 0.0:
+        what = "energy_weight and force_weight are both 0: there is nothing to learn"
+        yield Problem(("train", "energy_weight"), what, needs=(("train", "force_weight"),))
 
 
 def _check_stop(campaign: Campaign) -> Iterator[Problem]:

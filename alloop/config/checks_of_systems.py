@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Final
 
 from ase.data import chemical_symbols
 
-from alloop.config.problems import Problem
+from alloop.config.problems import Path, Problem
 from alloop.errors import FrameError
 from alloop.frames import check_spin
 
 if TYPE_CHECKING:
-    from alloop.config.model import Campaign, System, Tier
+    from alloop.config.model import AseMethod, Campaign, System, Tier
     from alloop.config.structures import Geometry
 
 LARGEST_GFN_ELEMENT: Final = 86
@@ -68,22 +68,51 @@ def check_confounded(campaign: Campaign, geometries: Geometries) -> Iterator[Pro
 
 
 def check_tier(tier: Tier, campaign: Campaign, geometries: Geometries) -> Iterator[Problem]:
-    """Yield methods that are not installed or do not know an element."""
+    """Yield methods that are not installed or cannot describe a system."""
     place = ("tiers", tier.id, "method")
     method = tier.method
     if method.engine == "ase":
         package = method.calculator.partition(":")[0].partition(".")[0]
         if importlib.util.find_spec(package) is None:
             yield Problem((*place, "calculator"), f"no package {package!r} is installed here")
+        yield from _check_electrons_told(tier, method, campaign)
         return
-    if method.engine == "xtb" and importlib.util.find_spec("xtb") is None:
-        yield Problem((*place, "engine"), "xtb is not installed: pip install 'alloop[xtb]'")
+    if method.engine == "xtb":
+        yield from _check_xtb(place, campaign)
     for name, geometry in geometries.items():
         heavy = sorted({int(z) for z in geometry.numbers if z > LARGEST_GFN_ELEMENT})
         if heavy:
             found = ", ".join(chemical_symbols[z] for z in heavy)
             what = f"{method.model} describes H to Rn only, {geometry.source} has {found}"
             yield Problem(("systems", name, _source_key(campaign.systems[name])), what)
+
+
+def _check_xtb(place: Path, campaign: Campaign) -> Iterator[Problem]:
+    if importlib.util.find_spec("xtb") is None:
+        yield Problem((*place, "engine"), "xtb is not installed: pip install 'alloop[xtb]'")
+    for name, system in campaign.systems.items():
+        if system.multiplicity > 1:
+            what = (
+                f"xtb cannot polarise spins, and {name} has multiplicity {system.multiplicity}:"
+                " use tblite"
+            )
+            yield Problem((*place, "engine"), what, needs=(("systems", name),))
+
+
+def _check_electrons_told(tier: Tier, method: AseMethod, campaign: Campaign) -> Iterator[Problem]:
+    """Yield systems of whose charge or spin nothing would tell the calculator."""
+    words = str([method.kwargs, method.info])
+    for name, system in campaign.systems.items():
+        for key, value, usual in (
+            ("charge", system.charge, 0),
+            ("multiplicity", system.multiplicity, 1),
+        ):
+            if value != usual and f"{{{key}}}" not in words:
+                what = (
+                    f"nothing tells the calculator that {name} has {key} {value}: write the value"
+                    f" '{{{key}}}' in kwargs or info, under the name by which it knows it"
+                )
+                yield Problem(("tiers", tier.id, "method"), what, needs=(("systems", name),))
 
 
 def _source_key(system: System) -> str:

@@ -27,13 +27,20 @@ class Members(Section):
 class Train(Section):
     """How each member is fitted to energies and forces."""
 
-    epochs: int = Field(default=200, ge=1, description="At most this many passes over the data.")
-    batch_size: int = Field(default=32, ge=1, description="Frames per optimiser step.")
-    learning_rate: float = Field(default=1e-3, gt=0.0, le=1.0, description="Initial step of AdamW.")
+    epochs: int = Field(default=250, ge=1, description="At most this many passes over the data.")
+    batch_size: int = Field(default=16, ge=1, description="Frames per optimiser step.")
+    learning_rate: float = Field(
+        default=2e-3, gt=0.0, le=1.0, description="Longest step of the optimiser, AdamW."
+    )
+    schedule: Literal["cosine", "plateau"] = Field(
+        default="cosine",
+        description="How the learning rate falls: cosine to 0 at the end, plateau by halves when"
+        " nothing improves.",
+    )
     energy_weight: float = Field(default=1.0, ge=0.0, description="Weight of the energy loss.")
     force_weight: float = Field(default=1.0, ge=0.0, description="Weight of the force loss.")
     patience: int = Field(
-        default=40, ge=1, description="Stop after this many epochs without improvement."
+        default=60, ge=1, description="Stop after this many epochs without improvement."
     )
     ema_decay: float = Field(
         default=0.99,
@@ -41,17 +48,14 @@ class Train(Section):
         lt=1.0,
         description="Decay of the averaged weights that are kept; 0 keeps the last weights.",
     )
+    max_gradient_norm: float = Field(
+        default=10.0, gt=0.0, description="Longer gradients are shortened to this norm."
+    )
     bootstrap: bool = Field(
         default=True, description="Every member sees its own draw of the frames, with replacement."
     )
     warm_start: bool = Field(
         default=True, description="Start from the weights of the last generation."
-    )
-    schedule: Literal["plateau", "cosine"] = Field(
-        default="plateau", description="How the learning rate falls."
-    )
-    max_gradient_norm: float = Field(
-        default=10.0, gt=0.0, description="Longer gradients are shortened to this norm."
     )
 
 

@@ -108,7 +108,14 @@ class AseMethod(Section):
         str, StringConstraints(strict=True, pattern=r"^[A-Za-z][\w.]*:[A-Za-z]\w*$")
     ] = Field(description="Import path of the calculator class, as package.module:Class.")
     kwargs: dict[str, JsonValue] = Field(
-        default_factory=dict, description="Keyword arguments of the calculator. Default: none."
+        default_factory=dict,
+        description="Keyword arguments of the calculator; the values '{charge}' and"
+        " '{multiplicity}' stand for the system's. Default: none.",
+    )
+    info: dict[str, JsonValue] = Field(
+        default_factory=dict,
+        description="Entries of `Atoms.info`, from which some calculators take charge and spin;"
+        " values as in kwargs. Default: none.",
     )
     name: Text = Field(description="Name of the level of theory, stored with every label.")
 

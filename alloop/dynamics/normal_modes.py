@@ -134,7 +134,8 @@ def _vibrations(
 
 def _translations(masses: NDArray[np.float64]) -> NDArray[np.float64]:
     roots = np.sqrt(masses / masses.sum())
-    return np.kron(roots, np.eye(3))
+    vectors: NDArray[np.float64] = np.kron(roots, np.eye(3))
+    return vectors
 
 
 def _rotations(positions: NDArray[np.float64], masses: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -145,5 +146,5 @@ def _rotations(positions: NDArray[np.float64], masses: NDArray[np.float64]) -> N
     moments, axes = np.linalg.eigh(inertia)
     turning = moments > LINEAR * moments[-1]
     sweeps = np.cross(axes.T[turning, None, :], arms) * np.sqrt(masses)[:, None]
-    vectors: NDArray[np.float64] = sweeps.reshape(len(sweeps), positions.size)
-    return vectors / np.sqrt(moments[turning])[:, None]
+    vectors: NDArray[np.float64] = sweeps / np.sqrt(moments[turning])[:, None, None]
+    return vectors.reshape(len(vectors), positions.size)

@@ -70,6 +70,9 @@ class Record:
 def force_spread(member_forces: Tensor, mean_forces: Tensor) -> Tensor:
     """Return the spread (n_replicas, n_atoms), eV/Å, of forces (n_members, n_replicas, n_atoms, 3).
 
-    It is the root mean square over members of the length of a member's deviation from the mean.
+    The standard deviation of the members' force vectors on an atom, by the same rule as
+    :func:`alloop.acquisition.uncertainty.force_spread`: squared lengths of the deviations from the
+    mean, over ``n_members - 1``. One member alone has no spread: 0.
     """
-    return ((member_forces - mean_forces) ** 2).sum(dim=3).mean(dim=0).sqrt()
+    squares = ((member_forces - mean_forces) ** 2).sum(dim=(0, 3))
+    return (squares / max(1, len(member_forces) - 1)).sqrt()

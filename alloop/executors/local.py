@@ -24,7 +24,7 @@ PATIENCE_S = 30.0
 A worker that is killed while it waits for work keeps the lock of the queue that all others wait
 at (they use multiprocessing.Queue): Parsl starts another one, and none ever gets a task again.
 """
-START_PATIENCE_S = 180.0
+START_PATIENCE_S = 120.0
 """The same for new workers, which first have to import much from a disk that may be slow."""
 REVIVALS = 3
 """How many times in a row workers are replaced without any task having ended in between."""
@@ -115,8 +115,8 @@ class LocalExecutor:
             return None
         self._looked = time.monotonic()
         running = sum(self._runs(key) for key in self._flying)
-        if running:
-            self._patience = PATIENCE_S
+        if running >= self.slots:
+            self._patience = PATIENCE_S  # all workers have started
         if running >= min(self.slots, len(self._flying)):
             self._standing_still = 0.0
             return None

@@ -1,1 +1,1 @@
-
+"""Interatomic potentials: committees, their members and the files that hold them."""

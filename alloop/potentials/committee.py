@@ -54,9 +54,12 @@ def build_committee(members: Sequence[Member], *, dtype: torch.dtype = torch.flo
     for index, member in enumerate(members):
         stacks.setdefault(_shape(member), []).append(index)
     parts = [
-        (order, architecture(members[order[0]].architecture).committee(
-            [members[i] for i in order], dtype
-        ))
+        (
+            order,
+            architecture(members[order[0]].architecture).committee(
+                [members[i] for i in order], dtype
+            ),
+        )
         for order in stacks.values()
     ]
     return parts[0][1] if len(parts) == 1 else MixedCommittee(parts)
@@ -104,10 +107,9 @@ class MixedCommittee:
         energies = torch.cat([answer.energies for answer in answers])[self._order]
         if forces == "none":
             return Evaluation(energies, None, None)
-        mean = sum(
-            part.n_members / self.n_members * _given(answer.forces)
-            for part, answer in zip(self._parts, answers, strict=True)
-        )
+        shares = [part.n_members / self.n_members for part in self._parts]
+        means = [share * _given(a.forces) for share, a in zip(shares, answers, strict=True)]
+        mean = torch.stack(means).sum(0)
         if forces == "mean":
             return Evaluation(energies, mean, None)
         each = torch.cat([_given(answer.member_forces) for answer in answers])[self._order]

@@ -93,7 +93,7 @@ def load_member(path: Path) -> Member:
     return member
 
 
-def _read(path: Path) -> Any:  # noqa: ANN401  (a foreign file may hold anything)
+def _read(path: Path) -> Any:
     try:
         return torch.load(io.BytesIO(path.read_bytes()), map_location="cpu", weights_only=True)
     except OSError as error:

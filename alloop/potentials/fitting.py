@@ -37,9 +37,7 @@ class Trainable(Protocol):
         """(n_parameters,) float32, the parameters to start from."""
         ...
 
-    def predict(
-        self, parameters: Tensor, group: int, frames: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def predict(self, parameters: Tensor, group: int, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Return energies (k,), eV, and forces (k, n_atoms, 3), eV/Å, of k frames of a group.
 
         Energies are relative to the atoms. Both can be differentiated by ``parameters``.
@@ -49,4 +47,3 @@ class Trainable(Protocol):
     def export(self, parameters: Tensor) -> Mapping[str, Tensor]:
         """Return parameters as the weights of a member."""
         ...
-

@@ -62,7 +62,7 @@ class StackedNetworks:
             delta = torch.bmm(delta, weight.transpose(1, 2)).mul_(slope)
         first = self.weights[0]
         if mean:
-            joined = delta.transpose(0, 1).reshape(len(x), -1)
+            joined = delta.transpose(0, 1).flatten(1)
             flat = first.transpose(1, 2).reshape(-1, first.shape[1])
             return a[:, :, 0], (joined @ flat)[None] / len(first)
         return a[:, :, 0], torch.bmm(delta, first.transpose(1, 2))

@@ -8,15 +8,12 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from alloop.errors import FrameError, MethodError
+from alloop.errors import FrameError
 from alloop.frames import Frame, Label, check_spin, symbols
 from alloop.reference.failures import FailureCode, classify, label_error
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-XTB_HEAVIEST = 86
-"""Radon, the last element of the GFN parametrisations."""
 
 
 class EngineError(Exception):
@@ -99,26 +96,6 @@ class EngineReference:
                 f" {''.join(symbols(self.numbers))}, charge {self.charge},"
                 f" multiplicity {self.multiplicity}"
             )
-
-
-def check_elements(numbers: NDArray[np.int64], model: str) -> None:
-    """Raise MethodError for elements beyond the GFN parametrisations (xtb-python would crash)."""
-    beyond = sorted({int(z) for z in numbers if not 1 <= z <= XTB_HEAVIEST})
-    if beyond:
-        raise MethodError(
-            f"{model} knows elements 1 to {XTB_HEAVIEST}, the system has atomic numbers {beyond}"
-        )
-
-
-def check_charge(charges: NDArray[np.float64], charge: int) -> None:
-    """Raise EngineError unless the atomic charges add up to the charge that was asked for.
-
-    An engine without enough valence electrons clamps the charge without a word.
-    """
-    total = float(np.sum(charges))
-    if not abs(total - charge) < 1e-3:
-        words = f"the engine's atomic charges add up to {total:+.3f}, the charge is {charge:+d}"
-        raise EngineError(FailureCode.WRONG_ELECTRONS, words)
 
 
 def program_version(distribution: str) -> str:

@@ -15,9 +15,10 @@ from tblite import library
 from tblite.exceptions import TBLiteRuntimeError
 from tblite.interface import Calculator
 
-from alloop.reference.engine import EngineError, EngineReference, check_charge, check_elements
+from alloop.reference.engine import EngineError, EngineReference
 from alloop.reference.failures import FailureCode, scf_settings
 from alloop.reference.method import SPIN_POLARISED
+from alloop.reference.valence import check_electrons
 from alloop.units import ANGSTROM_PER_BOHR, EV_PER_HARTREE
 
 if TYPE_CHECKING:
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
 def build(
     method: MethodSpec, numbers: NDArray[np.int64], charge: int, multiplicity: int
 ) -> EngineReference:
-    """Make tblite ready for one system; raises MethodError for elements it does not know."""
-    check_elements(numbers, method.model)
+    """Make tblite ready for one system; raises MethodError where the method cannot hold it."""
+    check_electrons(numbers, charge, multiplicity)
     name = method.level_of_theory(multiplicity)
     return EngineReference(
         name=name,
@@ -65,18 +66,11 @@ class _SinglePoint:
         )
         self._configure(calculator, attempt)
         result = calculator.singlepoint()
-        check_charge(result.get("charges"), frame.charge)
-        if self._is_polarised:
-            _check_spin(result.get("orbital-occupations"), frame.multiplicity)
         forces = -result.get("gradient") * (EV_PER_HARTREE / ANGSTROM_PER_BOHR)
         return float(result.get("energy")) * EV_PER_HARTREE, forces
 
-    @property
-    def _is_polarised(self) -> bool:
-        return self.name.startswith(SPIN_POLARISED)
-
     def _configure(self, calculator: Any, attempt: int) -> None:
-        if self._is_polarised:
+        if self.name.startswith(SPIN_POLARISED):
             calculator.add("spin-polarization", 1.0)
         settings = scf_settings(attempt)
         calculator.set("verbosity", 0)
@@ -97,10 +91,3 @@ def _check_periodicity(frame: Frame) -> None:
             " put the slab or chain in a cell with vacuum and make it periodic in all three"
         )
         raise EngineError(FailureCode.UNSUPPORTED, words)
-
-
-def _check_spin(occupations: NDArray[np.float64], multiplicity: int) -> None:
-    up, down = occupations.sum(axis=-1)
-    if not abs(up - down - (multiplicity - 1)) < 1e-3:
-        words = f"{up - down:.3f} unpaired valence electrons, want {multiplicity - 1}"
-        raise EngineError(FailureCode.WRONG_ELECTRONS, words)

@@ -1,1 +1,1 @@
-
+"""Fitting the members of a committee to labels."""

@@ -57,8 +57,7 @@ class TrainingSet:
         ):
             if force.shape != frame.positions.shape:
                 raise TrainingError(
-                    f"frame {index}: forces have shape {force.shape},"
-                    f" want {frame.positions.shape}"
+                    f"frame {index}: forces have shape {force.shape}, want {frame.positions.shape}"
                 )
             if not (np.isfinite(energy) and np.isfinite(force).all()):
                 raise TrainingError(

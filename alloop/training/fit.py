@@ -53,7 +53,7 @@ class Fit:
             [self._parameters],
             lr=settings.learning_rate,
             weight_decay=settings.weight_decay,
-            foreach=False,
+            fused=True,
         )
         self._step = self._epoch = self._best_epoch = 0
         self.best = self._averaged.clone()
@@ -110,7 +110,7 @@ class Fit:
         loss = torch.stack(
             [self._losses(self._parameters, *part)[0].sum() for part in _by_group(batch)]
         ).sum() / len(batch)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(self._parameters, self._settings.max_gradient_norm)
         self._optimiser.step()
         value = float(loss.detach())

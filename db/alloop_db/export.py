@@ -61,7 +61,7 @@ def write_extxyz(engine: Engine, result: Result, stream: TextIO) -> int:
     with engine.connect() as connection:
         for frame_id in wanted:
             for atoms in _blocks(connection, frame_id):
-                write(stream, atoms, format="extxyz", write_results=False)
+                write(stream, atoms, format="extxyz")
                 n_blocks += 1
     return n_blocks
 

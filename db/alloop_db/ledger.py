@@ -139,8 +139,9 @@ def _revision(connection: sqlite3.Connection, path: Path) -> str | None:
 
 def _upgrade_file(path: Path) -> None:
     """Upgrade in one transaction; a kill in the middle leaves the old schema."""
-    # A table that is rebuilt is dropped first, which must not look like lost rows.
-    engine = _writer(path, _WAIT_LOCAL_S, foreign_keys="OFF")
+    # A table that is rebuilt is dropped first: neither the rows nor the views that refer to it
+    # may object before its successor has taken its name.
+    engine = _writer(path, _WAIT_LOCAL_S, "foreign_keys=OFF", "legacy_alter_table=ON")
     try:
         with engine.begin() as connection:
             upgrade(connection)
@@ -151,13 +152,12 @@ def _upgrade_file(path: Path) -> None:
         engine.dispose()
 
 
-def _writer(path: Path, wait_s: float, foreign_keys: str = "ON") -> Engine:
+def _writer(path: Path, wait_s: float, *pragmas: str) -> Engine:
     def connect() -> sqlite3.Connection:
         connection = _connect(path, "rw", wait_s)
-        connection.execute(f"PRAGMA foreign_keys={foreign_keys}")
-        connection.execute("PRAGMA synchronous=FULL")
-        # Without this INSERT OR REPLACE would delete sealed rows behind the triggers' back.
-        connection.execute("PRAGMA recursive_triggers=ON")
+        # Without recursive triggers INSERT OR REPLACE would delete sealed rows behind their back.
+        for pragma in ("foreign_keys=ON", "synchronous=FULL", "recursive_triggers=ON", *pragmas):
+            connection.execute(f"PRAGMA {pragma}")
         return connection
 
     return _engine(path, connect, begin="BEGIN IMMEDIATE")

@@ -35,10 +35,10 @@ def run(kind: str, spec: dict[str, Any], directory: str, key: str) -> dict[str, 
     the task itself failed. Raises TaskError when not even that could be written.
     """
     workspace = Workspace(Path(directory), key)
-    finished = read_json(workspace.result_path)
-    if finished is not None and finished["status"] == "done":
-        return {"key": key, "status": "done"}
     try:
+        finished = read_json(workspace.result_path)
+        if finished is not None and finished["status"] == "done":
+            return {"key": key, "status": "done"}
         with _taken(workspace):
             envelope = _carry_out(kind, spec, workspace)
             _deliver(workspace, envelope)
@@ -51,7 +51,8 @@ def run(kind: str, spec: dict[str, Any], directory: str, key: str) -> dict[str, 
 
 @contextmanager
 def _taken(workspace: Workspace) -> Iterator[None]:
-    write_json(workspace.running_path, os.getpid())
+    workspace.running_path.parent.mkdir(parents=True, exist_ok=True)
+    workspace.running_path.write_text(str(os.getpid()))
     try:
         yield
     finally:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from scipy.stats import spearmanr
 
+from alloop.acquisition.bands import choose_band
 from alloop.acquisition.calibration import Calibration, calibrate
 from alloop.acquisition.intervals import rmse_interval
 from alloop.acquisition.uncertainty import energy_spread, max_force_spread
@@ -99,18 +100,21 @@ def _evaluation(kind: str, errors: _Errors, confidence: float) -> dict[str, Any]
 
 
 def _calibrations(errors: _Errors, n_members: int, confidence: float) -> list[dict[str, Any]]:
+    # One broken geometry with a huge spread would decide the second moments alone.
+    band = choose_band(errors.force_spread, 0.0, None)
+    sound = ~band.is_broken(errors.force_spread) & np.isfinite(errors.squared_force)
     force = calibrate(
-        np.sqrt(errors.squared_force),
-        errors.force_spread,
-        errors.groups,
+        np.sqrt(errors.squared_force[sound]),
+        errors.force_spread[sound],
+        errors.groups[sound],
         measure="force",
         level=LEVEL,
         confidence=confidence,
     )
     energy = calibrate(
-        errors.energy,
-        errors.energy_spread,
-        errors.groups,
+        errors.energy[sound],
+        errors.energy_spread[sound],
+        errors.groups[sound],
         measure="energy",
         n_members=n_members,
         level=LEVEL,

@@ -128,6 +128,26 @@ def routes(*each: str) -> str:
     return f"explore: {{routes: [{', '.join(f'{{{one}}}' for one in each)}]}}"
 
 
+def test_the_method_must_know_charge_and_spin(folder: Path) -> None:
+    systems = """\
+systems:
+  m: {structure: methyl.xyz, multiplicity: 2}
+  h: {structure: hydronium.xyz, charge: 1}
+"""
+    assert read(HEAD + systems + TIERS, folder)
+    line = complaint(HEAD + systems + TIERS.replace("tblite", "xtb"), folder)
+    assert line.startswith("7:24  tiers.gfn.method.engine: xtb cannot polarise spins, and m has")
+    method = "engine: ase, name: lj, calculator: 'ase.calculators.lj:X'"
+    told = [("kwargs: {q: '{charge}'}", "multiplicity"), ("info: {s: '{multiplicity}'}", "charge")]
+    for words, missing in told:
+        tiers = TIERS.replace("engine: tblite", f"{method}, {words}")
+        line = complaint(HEAD + systems + tiers, folder)
+        assert line.startswith("7:15  tiers.gfn.method: nothing tells the calculator that ")
+        assert f"'{{{missing}}}' in kwargs or info" in line
+    both = ", ".join(words for words, _ in told)
+    assert read(HEAD + systems + TIERS.replace("engine: tblite", f"{method}, {both}"), folder)
+
+
 @pytest.mark.parametrize(
     ("addition", "line"),
     [
@@ -141,6 +161,8 @@ def routes(*each: str) -> str:
          "7:28  explore.routes.a.record_every: 1.3 fs is no multiple of the time step, 0.5 fs"),
         (routes("id: a, record_every: 0.1 fs"),
          "7:28  explore.routes.a.record_every: 0.1 fs is no multiple"),
+        (routes("id: a, record_every: 1e-9 fs"),
+         "7:28  explore.routes.a.record_every: 1e-09 fs is no multiple"),
         (routes("id: a, record_every: 3 ps"),
          "7:20  explore.routes.a.duration: 2000 fs ends before the first frame, 3000 fs"),
         (routes("id: a, duration: 10.3 fs"),
@@ -174,6 +196,8 @@ def routes(*each: str) -> str:
          "8:43  explore.routes.b.duration: 9.5 fs is shorter than the 4D cutoff, 10 fs"),
         ("stop: {for_generations: 21}",
          "7:8  stop.for_generations: 21 in a row never happen within 20"),
+        ("train: {force_weight: 0, energy_weight: 0}",
+         "7:26  train.energy_weight: energy_weight and force_weight are both 0"),
         ("site: locale", "7:1  site: 'locale' is neither a site of alloop ("),
         ("tires: 1", "7:1  tires: unknown key; did you mean 'tiers'?"),
     ],
@@ -226,6 +250,19 @@ def test_more_frames_than_trajectories_offer_is_worth_a_warning(folder: Path) ->
     assert read(f"{GOOD}select: {{per_generation: 160}}", folder).warnings == ()
     (warning,) = read(f"{GOOD}select: {{per_generation: 161}}", folder).warnings
     assert "7:10  select.per_generation: 161 frames are more than the 160" in warning
+    (warning,) = read(GOOD + routes("id: a, record_every: 1 ps"), folder).warnings
+    assert "50 frames are more than the 48" in warning
+
+
+def test_budgets_and_shares_are_for_all_systems_together(folder: Path) -> None:
+    systems = "systems:\n  co2: {structure: co2.xyz}\n  etoh: {structure: ethanol.xyz}\n"
+    text = HEAD + systems + TIERS
+    assert read(f"{text}explore: {{initial: {{frames: 475}}}}", folder)
+    line = complaint(f"{text}explore: {{initial: {{frames: 476}}}}", folder)
+    assert "initial set (952) and one generation (50): want at least 1002" in line
+    assert read(f"{text}select: {{per_generation: 6}}", folder)
+    line = complaint(f"{text}select: {{per_generation: 5}}", folder)
+    assert "select.per_generation: 2 for each system" in line
 
 
 def test_all_faults_come_at_once_in_the_order_of_the_file(folder: Path) -> None:
@@ -324,4 +361,4 @@ def test_files_that_are_none_of_ours(tmp_path: Path) -> None:
 def test_a_byte_order_mark_does_not_matter(folder: Path) -> None:
     path = folder / "bom.yaml"
     path.write_bytes(b"\xef\xbb\xbf" + GOOD.encode())
-    assert load(path).config.campaign.name == "test"
+    assert load(path).text == GOOD

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from alloop.config.anatomy import all_keys
 from alloop.config.document import parse
@@ -31,7 +32,13 @@ MINIMAL = {
 }
 REQUIRED = ("schema", "campaign", "systems", "tiers")
 FULL: dict[str, Any] = json.loads(resolved(Campaign.model_validate(MINIMAL)))
-ASE = {"engine": "ase", "calculator": "ase.calculators.emt:EMT", "kwargs": {}, "name": "EMT"}
+ASE = {
+    "engine": "ase",
+    "calculator": "ase.calculators.emt:EMT",
+    "kwargs": {},
+    "info": {},
+    "name": "EMT",
+}
 QUANTITIES = {
     key.path: quantity
     for key in all_keys()
@@ -112,8 +119,8 @@ def test_a_typo_in_any_key_is_refused_at_its_line_with_the_key_meant(place: Plac
     typo = f"{key[:-2]}{key[-1]}{key[-2]}q" if len(key) > 4 else f"{key}q"
     data = renamed(place, typo)
     lines = [line for line in in_file(data) if typo in line]
-    if key == "engine":
-        assert "required" in lines[0]
+    if key == "engine":  # without it no other key of the section has a meaning
+        assert lines[0].endswith(f"Is '{typo}' meant to be it?")
         return
     (number,) = [
         n
@@ -173,3 +180,37 @@ def test_shapes_that_are_no_campaign_at_all() -> None:
 def test_a_key_in_the_wrong_section_is_sent_home() -> None:
     (line,) = complaints(replaced(("select", "timestep"), "1 fs"))
     assert "'timestep' belongs to explore.routes[]" in line
+
+
+def test_cutting_out_faulty_items_spares_the_sound_ones() -> None:
+    data = replaced(("explore", "routes", 0, "temperature"), [300, 5, "400 K", 6])
+    campaign, problems, _ = validate(data)
+    assert len(problems) == 3
+    assert campaign is not None
+    assert campaign.explore.routes[0].temperature == (400.0,)
+
+
+def test_nothing_of_a_campaign_can_be_changed() -> None:
+    campaign = Campaign.model_validate(FULL)
+    with pytest.raises(ValidationError, match="frozen"):
+        campaign.site = "inprocess"
+    with pytest.raises(ValidationError, match="frozen"):
+        campaign.explore.routes[0].timestep = 1.0
+    assert isinstance(campaign.tiers, tuple)
+
+
+def test_case_and_hyphens_do_not_hide_what_was_meant() -> None:
+    (line,) = complaints(replaced(("explore", "routes", 0, "ensemble"), "NVT"))
+    assert "did you mean 'nvt'?" in line
+    (line,) = complaints(replaced(("select", "PER-TRAJECTORY"), 4))
+    assert "did you mean 'per_trajectory'?" in line
+
+
+def test_one_structure_and_one_tier() -> None:
+    both = {"structure": "w.xyz", "smiles": "O"}
+    for source in (both, {}):
+        (line,) = complaints(replaced(("systems", "w"), source))
+        assert "systems.w: needs exactly one of 'structure' (a file) and 'smiles'" in line
+    tiers = [{"id": name, "method": {"engine": "tblite"}} for name in ("cheap", "dear")]
+    (line,) = complaints(replaced(("tiers",), tiers))
+    assert "tiers: one tier; the ladder to more expensive ones is not built yet" in line

@@ -101,6 +101,7 @@ def test_bounds_are_in_the_internal_unit() -> None:
     assert message(time="1e400 fs") == "must be finite, got '1e400 fs'"
     assert message(every="1.5 generations") == "must be whole, got '1.5 generations'"
     assert "needs a unit" in message(every=3)
+    assert Holder.model_validate({"wall": "0 h", "time": "100 fs"}).wall == 0.0
 
 
 def test_dumps_are_plain_numbers_or_quantities_that_read_back() -> None:

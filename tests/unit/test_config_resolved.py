@@ -56,7 +56,7 @@ def test_every_default_is_in_it_and_quantities_carry_units(folder: Path) -> None
     assert data["explore"]["routes"][0]["record_every"] == "5 fs"
     assert data["explore"]["routes"][0]["duration"] == "2000 fs"
     assert data["campaign"]["directory"] == "runs/test"
-    assert data["train"]["epochs"] == 200
+    assert data["train"]["epochs"] == 250
 
 
 def test_files_that_mean_the_same_have_one_digest(folder: Path) -> None:
@@ -67,6 +67,10 @@ def test_files_that_mean_the_same_have_one_digest(folder: Path) -> None:
         ("committee:", "site: local\nstop: {patience: 3}\ncommittee:"),
     )
     assert digest(resolved(same.config)) == digest(resolved(read(folder).config))
+    method = "engine: ase, calculator: 'ase.calculators.emt:EMT', name: EMT, kwargs: {a: 1, b: 2}"
+    one = read(folder, ("engine: tblite", method))
+    two = read(folder, ("engine: tblite", method.replace("a: 1, b: 2", "b: 2, a: 1")))
+    assert digest(resolved(one.config)) == digest(resolved(two.config))
     other = read(folder, ("2 ps", "2.0005 ps"))
     assert digest(resolved(other.config)) != digest(resolved(read(folder).config))
 

@@ -68,8 +68,7 @@ def test_of_several_structures_one_is_chosen_by_number(tmp_path: Path) -> None:
     assert len(read_structure("two.xyz@-1", tmp_path).numbers) == 4
     assert complaint("two.xyz@2", tmp_path) == "two.xyz has no structure number 2"
     (tmp_path / "odd@1").write_bytes((tmp_path / "two.xyz").read_bytes())
-    with pytest.raises(StructureError):  # the whole file: its name is not taken for a number
-        read_structure("odd@1", tmp_path)
+    assert "odd@1 holds several structures" in complaint("odd@1", tmp_path)
 
 
 def test_geometries_that_make_no_sense(tmp_path: Path) -> None:

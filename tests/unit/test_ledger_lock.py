@@ -174,7 +174,7 @@ def test_a_fresh_heartbeat_elsewhere_is_respected(network: Path) -> None:
     assert found is not None
     assert found.host == "login2"
     with (
-        pytest.raises(LedgerBusyError, match="process 4242 on host login2 .*in 9.* s"),
+        pytest.raises(LedgerBusyError, match=r"process 4242 on host login2 .*in 9.* s"),
         CampaignLock(network),
     ):
         pass
@@ -209,7 +209,7 @@ def test_a_driver_that_was_taken_over_learns_of_it(network: Path) -> None:
 def test_of_two_hosts_that_write_at_once_one_yields(
     network: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lock.time, "sleep", lambda _: beat_from_elsewhere(network, age=0.0))
+    monkeypatch.setattr(time, "sleep", lambda _: beat_from_elsewhere(network, age=0.0))
     with pytest.raises(LedgerBusyError, match="login2"), CampaignLock(network):
         pass
 

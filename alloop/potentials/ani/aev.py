@@ -19,6 +19,9 @@ from torch import Tensor
 
 from alloop.potentials.neighbours import Pairs
 
+TRIPLES_AT_ONCE = 2048
+"""Triples pulled back in one go, so that their work space stays in cache."""
+
 _ANGLE_SCALE = 0.95
 
 
@@ -244,11 +247,11 @@ def jacobian(env: Environments, n_frame_atoms: int) -> Tensor:
     return result
 
 
-def _bends(env: Environments) -> tuple[Tensor, Tensor]:
+def _bends(env: Environments, chunk: slice = slice(None)) -> tuple[Tensor, Tensor]:
     """Gradients of each triple's cosine by its two pair vectors: (u2 - cos u1) / r1, (T, 3)."""
-    first, second = env.sides.unbind(1)
+    first, second = env.sides[chunk].unbind(1)
     unit1, unit2 = env.unit.index_select(0, first), env.unit.index_select(0, second)
-    cosine = env.cosine[:, None]
+    cosine = env.cosine[chunk, None]
     return (
         (unit2 - cosine * unit1) * env.inverse.index_select(0, first)[:, None],
         (unit1 - cosine * unit2) * env.inverse.index_select(0, second)[:, None],
@@ -269,21 +272,34 @@ def _collect(env: Environments, radial: Tensor, angular: Tensor) -> Tensor:
 
 def _angular_pull(env: Environments, gradient: Tensor) -> Tensor:
     """Gradients by the pair vectors that come from the angular terms, (P, n_members, 3)."""
-    members, n_triples = len(gradient), len(env.sides)
-    settings = env.settings
-    cotangent = _gather(gradient, env.angular_slot, settings.n_angular).view(
-        members, n_triples, len(settings.angular_shifts), len(settings.angular_sections)
-    )
-    by_shell = torch.einsum("mtas,ts->mta", cotangent, env.angle)
-    by_cosine = torch.einsum("mtas,ts,ta->tm", cotangent, env.angle_slope, env.shell)
-    total = torch.zeros(len(env.atom), members * 3, dtype=gradient.dtype, device=gradient.device)
-    slopes = (env.shell_slope1, env.shell_slope2)
-    for side, turn, slope in zip(env.sides.unbind(1), _bends(env), slopes, strict=True):
-        stretch = torch.einsum("mta,ta->tm", by_shell, slope)
-        unit = env.unit.index_select(0, side)
-        vector = stretch[:, :, None] * unit[:, None] + by_cosine[:, :, None] * turn[:, None]
-        total = total + _sum_rows(vector.reshape(n_triples, -1), side, len(env.atom))
+    members, width = len(gradient), env.settings.n_angular
+    # Slot-major, so that what a triple needs of all members lies together.
+    by_slot = gradient.reshape(members, -1, width).transpose(0, 1).reshape(-1, members * width)
+    total = by_slot.new_zeros((len(env.atom), members * 3))
+    for triples in torch.arange(len(env.sides), device=by_slot.device).split(TRIPLES_AT_ONCE):
+        chunk = slice(int(triples[0]), int(triples[-1]) + 1)
+        _add_triples(env, by_slot, chunk, total)
     return total.view(-1, members, 3)
+
+
+def _add_triples(env: Environments, by_slot: Tensor, chunk: slice, total: Tensor) -> None:
+    shells, sections = env.shell.shape[1], env.angle.shape[1]
+    cotangent = by_slot.index_select(0, env.angular_slot[chunk]).view(
+        -1, by_slot.shape[1] // sections, sections
+    )
+    angles = torch.stack((env.angle[chunk], env.angle_slope[chunk]), 2)
+    by_shell, by_turn = (
+        part.reshape(len(part), -1, shells) for part in torch.bmm(cotangent, angles).unbind(2)
+    )
+    slopes = torch.stack((env.shell_slope1[chunk], env.shell_slope2[chunk]), 2)
+    stretch = torch.bmm(by_shell, slopes)
+    turn = torch.bmm(by_turn, env.shell[chunk][:, :, None])
+    sides = env.sides[chunk]
+    for k, bend in enumerate(_bends(env, chunk)):
+        side = sides[:, k]
+        axes = torch.stack((env.unit.index_select(0, side), bend), 1)
+        vectors = torch.bmm(torch.cat((stretch[:, :, k : k + 1], turn), 2), axes).flatten(1)
+        total.scatter_add_(0, side[:, None].expand_as(vectors), vectors)
 
 
 def _radial_terms(distance: Tensor, settings: AevSettings) -> tuple[Tensor, Tensor]:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 ROWS_PER_CHUNK = 600
 """Atoms evaluated in one go, so that activations stay in the processor's second-level cache."""
 
+
 @dataclass(frozen=True, slots=True)
 class Composition:
     """Where the atoms of a batch stand in its AEV matrix: element by element.

@@ -97,7 +97,8 @@ class RawGroup:
 
     def blocks(self) -> tuple[Tensor, ...]:
         """Return the features of each element, (n_frames, n_e, n_features)."""
-        return self.features.split(self.counts, 1)
+        blocks: tuple[Tensor, ...] = self.features.split(self.counts, 1)
+        return blocks
 
 
 def find_scaling(groups: Sequence[RawGroup]) -> list[Scaling]:
@@ -151,11 +152,11 @@ class Descriptors:
     def force_map(self, frames: Tensor) -> ForceMap:
         """Return the Jacobian of some frames."""
         if self._jacobian is not None:
-            return _Cached(self._jacobian.index_select(0, frames), self._inputs)
+            return _Cached(self._jacobian, frames, self._inputs)
         return _Recomputed(self._raw.environments(frames), self._raw.counts, self._scaling)
 
     def _dense(self) -> Tensor:
-        """Return (n_frames, n_inputs, 3 n_atoms), the standardised Jacobian of every frame."""
+        """Return (n_frames, 3 n_atoms, n_inputs), the standardised Jacobian of every frame."""
         n_frames, n_atoms, width = self._raw.features.shape
         parts = []
         for frames in torch.arange(n_frames).split(_FRAMES_AT_ONCE):
@@ -165,7 +166,7 @@ class Descriptors:
                 (block / s.deviation[:, None])[:, :, s.active].flatten(1, 2)
                 for block, s in zip(blocks, self._scaling, strict=True)
             ]
-            parts.append(torch.cat(scaled, 1))
+            parts.append(torch.cat(scaled, 1).transpose(1, 2).contiguous())
         return torch.cat(parts)
 
 
@@ -184,20 +185,22 @@ def describe(
 
 
 class _Cached:
-    def __init__(self, jacobian: Tensor, inputs: Sequence[Tensor]) -> None:
-        self._jacobian = jacobian
+    """One product per frame: gathering the Jacobians of a batch would cost more than using them."""
+
+    def __init__(self, jacobian: Tensor, frames: Tensor, inputs: Sequence[Tensor]) -> None:
+        self._frames = [jacobian[frame] for frame in frames.tolist()]
         self._shapes = [x.shape[1:] for x in inputs]
 
     def pull(self, gradients: Sequence[Tensor]) -> Tensor:
-        joined = torch.cat([g.reshape(len(g), -1) for g in gradients], 1)
-        return torch.bmm(joined[:, None], self._jacobian).view(len(joined), -1, 3)
+        joined = torch.cat([g.flatten(1) for g in gradients], 1)
+        pulled = [torch.mv(j, g) for j, g in zip(self._frames, joined, strict=True)]
+        return torch.stack(pulled).view(len(pulled), -1, 3)
 
     def push(self, direction: Tensor) -> list[Tensor]:
-        change = torch.bmm(self._jacobian, direction.reshape(len(direction), -1, 1))[:, :, 0]
+        flat = direction.flatten(1)
+        change = torch.stack([torch.mv(j.t(), d) for j, d in zip(self._frames, flat, strict=True)])
         parts = change.split([shape.numel() for shape in self._shapes], 1)
-        return [
-            part.view(-1, *shape) for part, shape in zip(parts, self._shapes, strict=True)
-        ]
+        return [part.view(-1, *shape) for part, shape in zip(parts, self._shapes, strict=True)]
 
 
 class _Recomputed:
@@ -211,9 +214,7 @@ class _Recomputed:
         blocks = []
         for gradient, s in zip(gradients, self._scaling, strict=True):
             block = gradient.new_zeros((*gradient.shape[:2], width))
-            blocks.append(
-                block.index_copy_(2, s.active, gradient / s.deviation[s.active])
-            )
+            blocks.append(block.index_copy_(2, s.active, gradient / s.deviation[s.active]))
         rows = torch.cat(blocks, 1)
         slope = pull_back(self._env, rows.reshape(1, -1, width))
         return slope.reshape(len(rows), -1, 3)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from itertools import pairwise
 from typing import Any
 
@@ -37,7 +37,7 @@ class AniSettings:
 
     hidden: tuple[tuple[int, ...], ...]
     activation: str = "silu"
-    aev: AevSettings = AevSettings()
+    aev: AevSettings = field(default_factory=AevSettings)
 
     @classmethod
     def of_size(cls, size: str, elements: Sequence[int]) -> AniSettings:

@@ -19,8 +19,8 @@ from torch.autograd.function import once_differentiable
 
 from alloop.errors import ModelError
 from alloop.potentials.activations import Activation, activation
-from alloop.potentials.ani.settings import AniSettings, layers
 from alloop.potentials.ani.descriptors import ForceMap, RawGroup, describe, find_scaling
+from alloop.potentials.ani.settings import AniSettings, layers
 from alloop.potentials.fitting import FrameGroup
 from alloop.potentials.member import Member
 
@@ -79,7 +79,9 @@ class AniTrainable:
         energies: Tensor
         forces: Tensor
         if parameters.requires_grad and torch.is_grad_enabled():
-            energies, forces = _Predict.apply(parameters, self, group, frames)
+            energies, forces = _Predict.apply(  # type: ignore[no-untyped-call]
+                parameters, self, group, frames
+            )
         else:
             run = self.forward(parameters, group, frames)
             energies, forces = run.energies, run.forces
@@ -160,13 +162,14 @@ class _Pass:
             for network, x in zip(networks, inputs, strict=True)
         ]
         self.energies = sum(
-            (tape.output.view(x.shape[:2]).sum(1)
-                for tape, x in zip(self._tapes, inputs, strict=True)),
+            (
+                tape.output.view(x.shape[:2]).sum(1)
+                for tape, x in zip(self._tapes, inputs, strict=True)
+            ),
             start=inputs[0].new_zeros(n_frames),
         )
         slopes = [
-            tape.input_gradient().view(x.shape)
-            for tape, x in zip(self._tapes, inputs, strict=True)
+            tape.input_gradient().view(x.shape) for tape, x in zip(self._tapes, inputs, strict=True)
         ]
         self.forces = -force_map.pull(slopes)
 
@@ -239,20 +242,23 @@ class _Predict(torch.autograd.Function):
     """Energies and forces with the hand-written gradient of ``_Pass``."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: Any,  # noqa: ANN401  (torch gives the context no public type)
+    def forward(
+        ctx: Any,
         parameters: Tensor,
         model: AniTrainable,
         group: int,
         frames: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        ctx.run = model.forward(parameters, group, frames)
-        return ctx.run.energies, ctx.run.forces
+        ctx.run = run = model.forward(parameters, group, frames)
+        energies, forces = run.energies, run.forces
+        # Outputs know their context: kept in it, the two would keep each other alive for ever.
+        del run.energies, run.forces
+        return energies, forces
 
     @staticmethod
     @once_differentiable
-    def backward(  # type: ignore[override]
-        ctx: Any,  # noqa: ANN401
+    def backward(
+        ctx: Any,
         by_energies: Tensor,
         by_forces: Tensor,
     ) -> tuple[Tensor, None, None, None]:

@@ -1,4 +1,8 @@
-"""What Alembic runs to migrate a ledger; alloop_db.ledger.upgrade hands it the connection."""
+"""What Alembic runs to migrate a ledger.
+
+alloop_db.ledger.upgrade hands it a connection with an open transaction, so that a migration that
+fails or is killed leaves nothing behind.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +11,7 @@ from alembic import context
 from alloop_db.schema import Base
 
 context.configure(
-    connection=context.config.attributes["connection"],
-    target_metadata=Base.metadata,
-    transactional_ddl=True,  # SQLite can: a killed migration leaves nothing behind
+    connection=context.config.attributes["connection"], target_metadata=Base.metadata
 )
 with context.begin_transaction():
     context.run_migrations()
