@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -89,13 +91,20 @@ def save_dataset(path: Path, data: Dataset) -> None:
     save_arrays(path, arrays)
 
 
+# What zipfile, zlib and numpy raise when they meet bytes that are not what they expect.
+_NO_DATASET = (
+    *(KeyError, ValueError, EOFError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error, io.UnsupportedOperation),
+)
+
+
 def load_dataset(path: Path) -> Dataset:
     """Read a dataset.
 
     Raises ArtifactError if the file is not one.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         n_atoms = arrays["n_atoms"]
         ends = np.cumsum(n_atoms)
@@ -120,5 +129,5 @@ def load_dataset(path: Path) -> Dataset:
             groups=tuple(arrays["groups"].tolist()),
             level_of_theory=str(arrays["level_of_theory"]),
         )
-    except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except _NO_DATASET as error:
         raise ArtifactError(f"{path} is not a dataset of alloop: {error}") from error

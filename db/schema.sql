@@ -95,6 +95,15 @@ CREATE TABLE committee (
     CONSTRAINT fk_committee_level_of_theory_id FOREIGN KEY(level_of_theory_id) REFERENCES level_of_theory (level_of_theory_id)
 );
 
+CREATE TABLE label_tally (
+    -- Labels counted by generation and status; triggers keep it, so that planning need not count.
+    generation_id INTEGER NOT NULL, -- the generation that asked for them
+    status VARCHAR NOT NULL, -- pending, done, failed or skipped
+    n INTEGER NOT NULL, -- how many
+    CONSTRAINT pk_label_tally PRIMARY KEY (generation_id, status),
+    CONSTRAINT fk_label_tally_generation_id FOREIGN KEY(generation_id) REFERENCES generation (generation_id)
+) WITHOUT ROWID;
+
 CREATE TABLE task (
     -- Work sent to a worker: the intent is committed before it is submitted.
     task_id INTEGER NOT NULL, -- key
@@ -552,6 +561,26 @@ CREATE TRIGGER model_origin_update
 BEFORE UPDATE OF model_id, artifact_id, snapshot_id, parent_model_id, seed ON model
 BEGIN
     SELECT RAISE(ABORT, 'what a model was made from cannot be changed');
+END;
+
+CREATE TRIGGER label_tally_insert AFTER INSERT ON label
+BEGIN
+    INSERT INTO label_tally (generation_id, status, n) VALUES (NEW.generation_id, NEW.status, 1)
+    ON CONFLICT (generation_id, status) DO UPDATE SET n = n + 1;
+END;
+
+CREATE TRIGGER label_tally_update AFTER UPDATE OF generation_id, status ON label
+BEGIN
+    UPDATE label_tally SET n = n - 1
+    WHERE generation_id = OLD.generation_id AND status = OLD.status;
+    INSERT INTO label_tally (generation_id, status, n) VALUES (NEW.generation_id, NEW.status, 1)
+    ON CONFLICT (generation_id, status) DO UPDATE SET n = n + 1;
+END;
+
+CREATE TRIGGER label_tally_delete AFTER DELETE ON label
+BEGIN
+    UPDATE label_tally SET n = n - 1
+    WHERE generation_id = OLD.generation_id AND status = OLD.status;
 END;
 
 CREATE VIEW v_lineage AS

@@ -78,7 +78,7 @@ def method(config: Campaign) -> dict[str, Any]:
     """
     chosen = config.tiers[0].method
     if isinstance(chosen, AseMethod):
-        options = {"calculator": chosen.calculator, "kwargs": chosen.kwargs}
+        options = {"calculator": chosen.calculator, "kwargs": chosen.kwargs, "info": chosen.info}
         return MethodSpec(chosen.engine, chosen.name, options).to_json()
     most = max(system.multiplicity for system in config.systems.values())
     spec = MethodSpec(chosen.engine, chosen.model)

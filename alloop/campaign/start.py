@@ -16,12 +16,14 @@ from alloop.campaign.specs import method
 from alloop.campaign.verdict import Verdict
 from alloop.config.load import LoadedCampaign
 from alloop.config.resolved import check_changes, digest, resolved
+from alloop.errors import ConfigError
 from alloop.executors.site import build_executor, load_site
 from alloop_db import schema as t
 from alloop_db.filesystem import network_warning
 from alloop_db.ledger import open_ledger
 from alloop_db.lock import CampaignLock
 from alloop_db.store import ConfigRecord, Store
+from alloop_tasks.systems import frame_of
 
 FINISHED = ("converged", "budget", "stalled")
 """States that only a change of the config can leave."""
@@ -91,6 +93,7 @@ def _begin(loaded: LoadedCampaign, store: Store, say: Say) -> Verdict | list[str
     if created:
         say(f"new campaign {config.campaign.name} in {loaded.directory}")
         return []
+    _refuse_other_structures(loaded, store)
     latest = store.latest_config()
     changes = [] if latest is None else check_changes(latest, loaded)
     campaign = store.campaign()
@@ -100,6 +103,18 @@ def _begin(loaded: LoadedCampaign, store: Store, say: Say) -> Verdict | list[str
     for change in changes:
         say(f"config changed: {change}")
     return [str(change) for change in changes]
+
+
+def _refuse_other_structures(loaded: LoadedCampaign, store: Store) -> None:
+    """A structure file is part of the campaign though the config only names it."""
+    problems = tuple(
+        f"{loaded.path}  systems.{name}: its structure is not the one that the campaign began"
+        " with; put the file back, or give another campaign.directory"
+        for name, record in store.system_records().items()
+        if name in loaded.structures and frame_of(record).key != loaded.structures[name].key
+    )
+    if problems:
+        raise ConfigError(problems)
 
 
 def _take_over(store: Store, directory: Path, say: Say) -> None:

@@ -165,7 +165,7 @@ def _extxyz(frame: Frame, source: str) -> str:
 
 def _refuse_existing(path: Path, force: bool) -> None:
     if path.exists() and not force:
-        raise ConfigError((f"{path}  exists and is kept: choose another name or use --force",))
+        raise ConfigError((f"{path}  exists and is kept: remove it or choose another name",))
 
 
 def _write(path: Path, text: str) -> None:

@@ -60,7 +60,8 @@ def report(file: str, problems: Iterable[Problem], marks: Mapping[Path, Mark]) -
         mark = problem.mark or marks.get(path, Mark(1, 1))
         where = f"{file}:{mark.line}:{mark.column}" if mark.line else "override"
         what = f"{dotted(problem.path)}: " if problem.path else ""
-        lines.append((mark, dotted(problem.path), f"{where}  {what}{problem.message}"))
+        line = _printable(f"{where}  {what}{problem.message}")
+        lines.append((mark, dotted(problem.path), line))
     return tuple(dict.fromkeys(line for _, _, line in sorted(lines)))
 
 
@@ -69,6 +70,11 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     folded = {_fold(name): name for name in known}
     near = difflib.get_close_matches(_fold(word), folded, n=1, cutoff=0.6)
     return f"; did you mean '{folded[near[0]]}'?" if near else ""
+
+
+def _printable(text: str) -> str:
+    """Return text without line breaks and terminal codes: keys are shown as the file has them."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _fold(word: str) -> str:

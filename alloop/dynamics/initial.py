@@ -2,7 +2,8 @@
 
 Velocities come without total momentum and, where the system can rotate, without angular momentum.
 Both are removed by an orthogonal projection in mass-weighted space, so a canonical sample keeps its
-temperature on the degrees of freedom that are left.
+temperature on the degrees of freedom that are left. A linear molecule's bends carry angular momentum
+of their own and lose it too: one momentum of each degenerate pair.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from ase.data import covalent_radii
-from ase.geometry import get_distances
+from ase.geometry import find_mic
 
 from alloop.errors import DynamicsError
 from alloop.units import ACCELERATION, HBAR, KB
@@ -98,9 +99,12 @@ def closest_contact(frame: Frame, positions: NDArray[np.float64]) -> float:
     first, second = np.triu_indices(frame.n_atoms, k=1)
     if len(first) == 0:
         return np.inf
-    _, distances = get_distances(positions, cell=frame.cell, pbc=frame.pbc)
+    bonds = positions[second] - positions[first]
+    if frame.cell is not None:
+        bonds, _ = find_mic(bonds, frame.cell, frame.pbc)
     radii = covalent_radii[frame.numbers]
-    return float(np.min(distances[first, second] / (radii[first] + radii[second])))
+    distances = np.linalg.norm(bonds, axis=1)
+    return float(np.min(distances / (radii[first] + radii[second])))
 
 
 def maxwell_boltzmann(

@@ -26,7 +26,7 @@ class Activation:
 def _silu_slope(a: Tensor) -> tuple[Tensor, Tensor]:
     gate = torch.sigmoid(a)
     value = a * gate
-    return value, gate + value * (1.0 - gate)
+    return value, torch.rsub(gate, 1.0).mul_(value).add_(gate)
 
 
 def _silu_curvature(a: Tensor) -> tuple[Tensor, Tensor, Tensor]:

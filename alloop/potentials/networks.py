@@ -18,12 +18,15 @@ class StackedNetworks:
     ----------
     weights : for each layer (n_members, n_in, n_out).
     biases : for each layer (n_members, 1, n_out).
+    averaging : (n_members * n_hidden, n_in), transposed first weights of all members one below
+        the other, divided by the number of members.
     activation : applied after every layer but the last.
 
     """
 
     weights: tuple[Tensor, ...]
     biases: tuple[Tensor, ...]
+    averaging: Tensor
     activation: Activation
 
     @classmethod
@@ -32,10 +35,12 @@ class StackedNetworks:
     ) -> StackedNetworks:
         """Stack networks given as layers of (weight (n_out, n_in), bias (n_out,))."""
         layers = list(zip(*members, strict=True))
+        weights = tuple(torch.stack([w.t() for w, _ in layer]).contiguous() for layer in layers)
         return cls(
-            tuple(torch.stack([w.t() for w, _ in layer]).contiguous() for layer in layers),
-            tuple(torch.stack([b[None] for _, b in layer]) for layer in layers),
-            activation,
+            weights=weights,
+            biases=tuple(torch.stack([b[None] for _, b in layer]) for layer in layers),
+            averaging=weights[0].transpose(1, 2).flatten(0, 1).contiguous() / len(members),
+            activation=activation,
         )
 
     def values(self, x: Tensor) -> Tensor:
@@ -60,12 +65,9 @@ class StackedNetworks:
         delta = self.weights[-1].transpose(1, 2) * slopes[-1]
         for weight, slope in zip(self.weights[-2:0:-1], slopes[-2::-1], strict=True):
             delta = torch.bmm(delta, weight.transpose(1, 2)).mul_(slope)
-        first = self.weights[0]
         if mean:
-            joined = delta.transpose(0, 1).flatten(1)
-            flat = first.transpose(1, 2).reshape(-1, first.shape[1])
-            return a[:, :, 0], (joined @ flat)[None] / len(first)
-        return a[:, :, 0], torch.bmm(delta, first.transpose(1, 2))
+            return a[:, :, 0], (delta.transpose(0, 1).flatten(1) @ self.averaging)[None]
+        return a[:, :, 0], torch.bmm(delta, self.weights[0].transpose(1, 2))
 
     def _first(self, x: Tensor) -> Tensor:
         weight = self.weights[0]

@@ -1,30 +1,26 @@
 """Internal coordinates of any molecule, found without a human.
 
-A Z-matrix grows along the covalent graph, heavy atoms first. The second and third hydrogen of a
-methyl group take their dihedral from the first one, which makes it a stiff, near-harmonic
-coordinate. References close to a straight line in any sampled frame are avoided, those of another
-kind are then searched. Of the definitions grown from several roots the one with the largest
-smallest singular value of Wilson's B matrix wins (Wilson, Decius, Cross, *Molecular Vibrations*,
-1955, chapter 4): it is the farthest from losing a coordinate.
+A Z-matrix grows along the covalent graph, heavy atoms first. All but the first atom that hang on
+the same bond take their dihedral from the first one, which makes it a stiff, near-harmonic
+coordinate and leaves one torsion for each bond. References close to a straight line in any sampled
+frame are avoided, others are then searched for. Of the definitions grown from several roots the one
+with the largest smallest singular value of Wilson's B matrix wins (Wilson, Decius, Cross,
+*Molecular Vibrations*, 1955, chapter 4): it is the farthest from losing a coordinate.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import numpy as np
 import torch
-from ase.data import covalent_radii
 from numpy.typing import NDArray
 
 from alloop.errors import SpacetimeError
+from alloop.spacetime.graph import CovalentGraph
 from alloop.spacetime.internal import to_internal
 from alloop.spacetime.zmatrix import ZMatrix
 
-BOND_FACTOR = 1.25
-"""Two atoms are bonded when closer than this times the sum of their covalent radii."""
 GOOD_SINE = 0.35
 """References whose sines never fall below this (20 degrees from a line) are taken unsearched."""
 LEAST_SINE = 0.05
@@ -33,13 +29,6 @@ MAX_ROOTS = 6
 """How many atoms are tried as root."""
 MAX_SAMPLES = 64
 """How many of the frames are looked at."""
-
-
-class _Molecule(NamedTuple):
-    numbers: NDArray[np.int64]
-    samples: NDArray[np.float64]
-    distances: NDArray[np.float64]
-    bonds: NDArray[np.bool_]
 
 
 def build_zmatrix(numbers: NDArray[np.int64], frames: NDArray[np.float64]) -> ZMatrix:
@@ -51,22 +40,27 @@ def build_zmatrix(numbers: NDArray[np.int64], frames: NDArray[np.float64]) -> ZM
         A single atom, or four and more atoms that come to lie on a straight line.
 
     """
-    n_atoms = len(numbers)
-    if n_atoms < 2:
+    if len(numbers) < 2:
         raise SpacetimeError("a single atom has no internal motion; a 4D model needs two atoms")
-    chosen = np.linspace(0, len(frames) - 1, min(len(frames), MAX_SAMPLES)).round().astype(int)
-    samples = np.asarray(frames, dtype=np.float64)[np.unique(chosen)]
+    samples = sample_frames(frames)
     if not np.isfinite(samples).all():
         raise SpacetimeError("positions are not finite; internal coordinates need sound frames")
-    molecule = _describe(np.asarray(numbers), samples)
-    grown = (_grow(molecule, root) for root in _roots(molecule))
+    graph = CovalentGraph.of_frames(numbers, samples)
+    grown = (_grow(graph, samples, root) for root in graph.central_atoms()[:MAX_ROOTS])
     candidates = [zmatrix for zmatrix in grown if zmatrix is not None]
     if not candidates:
         raise SpacetimeError(
-            f"no internal coordinates for {n_atoms} atoms that come to lie on a straight line;"
+            f"no internal coordinates for {len(numbers)} atoms that come to lie on a straight line;"
             " linear molecules are described up to three atoms"
         )
     return max(candidates, key=lambda zmatrix: smallest_singular_value(zmatrix, samples))
+
+
+def sample_frames(frames: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return at most MAX_SAMPLES of the frames, evenly spaced."""
+    chosen = np.linspace(0, len(frames) - 1, min(len(frames), MAX_SAMPLES)).round().astype(int)
+    samples: NDArray[np.float64] = np.asarray(frames, dtype=np.float64)[chosen]
+    return samples
 
 
 def smallest_singular_value(zmatrix: ZMatrix, frames: NDArray[np.float64]) -> float:
@@ -82,97 +76,59 @@ def smallest_singular_value(zmatrix: ZMatrix, frames: NDArray[np.float64]) -> fl
     return float(torch.linalg.svdvals(transposed).min())
 
 
-def _describe(numbers: NDArray[np.int64], samples: NDArray[np.float64]) -> _Molecule:
-    separations = samples[:, :, None] - samples[:, None]
-    distances = np.linalg.norm(separations, axis=-1).mean(axis=0)
-    radii = covalent_radii[numbers]
-    bonds = distances < BOND_FACTOR * (radii[:, None] + radii)
-    np.fill_diagonal(bonds, False)
-    _join_fragments(bonds, distances)
-    return _Molecule(numbers, samples, distances, bonds)
-
-
-def _join_fragments(bonds: NDArray[np.bool_], distances: NDArray[np.float64]) -> None:
-    """Bond each fragment to its nearest atom of another until all hang together."""
-    while True:
-        reached = np.isfinite(_steps_from(bonds, 0))
-        if reached.all():
-            return
-        inside, outside = np.flatnonzero(reached), np.flatnonzero(~reached)
-        gaps = distances[np.ix_(inside, outside)]
-        i, j = np.unravel_index(np.argmin(gaps), gaps.shape)
-        bonds[inside[i], outside[j]] = bonds[outside[j], inside[i]] = True
-
-
-def _steps_from(bonds: NDArray[np.bool_], root: int) -> NDArray[np.float64]:
-    steps = np.full(len(bonds), np.inf)
-    steps[root] = 0.0
-    shell, depth = bonds[root].copy(), 1
-    while (fresh := shell & np.isinf(steps)).any():
-        steps[fresh] = depth
-        shell, depth = bonds[fresh].any(axis=0), depth + 1
-    return steps
-
-
-def _roots(molecule: _Molecule) -> list[int]:
-    """Return the most central atoms, heavy ones first."""
-    eccentricity = [_steps_from(molecule.bonds, atom).max() for atom in range(len(molecule.bonds))]
-    return sorted(
-        range(len(eccentricity)),
-        key=lambda atom: (molecule.numbers[atom] == 1, eccentricity[atom], atom),
-    )[:MAX_ROOTS]
-
-
-def _grow(molecule: _Molecule, root: int) -> ZMatrix | None:
+def _grow(graph: CovalentGraph, samples: NDArray[np.float64], root: int) -> ZMatrix | None:
     """Return the Z-matrix that starts at ``root``, or None if an atom finds no references."""
     rows: list[tuple[int, ...]] = [(root,)]
-    while len(rows) < len(molecule.numbers):
-        row = _next_row(molecule, rows)
+    while len(rows) < len(graph.numbers):
+        row = _next_row(graph, samples, rows)
         if row is None:
             return None
         rows.append(row)
     return ZMatrix(tuple(rows))
 
 
-def _next_row(molecule: _Molecule, rows: list[tuple[int, ...]]) -> tuple[int, ...] | None:
+def _next_row(
+    graph: CovalentGraph, samples: NDArray[np.float64], rows: list[tuple[int, ...]]
+) -> tuple[int, ...] | None:
     """Return the first good row; failing that, the best of all that could come next."""
     best, best_sine = None, LEAST_SINE
-    for atom, parent in _frontier(molecule, [row[0] for row in rows]):
-        for references in _references(molecule, rows, parent):
+    for atom, parent in _frontier(graph, [row[0] for row in rows]):
+        for references in _references(graph, rows, parent):
             row = (atom, *references)
-            sine = _least_sine(molecule.samples, row)
-            if sine >= GOOD_SINE or len(molecule.numbers) == 3:
+            sine = _least_sine(samples, row)
+            if sine >= GOOD_SINE or len(graph.numbers) == 3:
                 return row
             if sine > best_sine:
                 best, best_sine = row, sine
     return best
 
 
-def _frontier(molecule: _Molecule, placed: list[int]) -> list[tuple[int, int]]:
+def _frontier(graph: CovalentGraph, placed: list[int]) -> list[tuple[int, int]]:
     """Return (atom, parent) for unplaced neighbours of placed atoms, heavy first, nearest first."""
-    pairs = []
-    for depth, parent in enumerate(placed):
-        for atom in np.flatnonzero(molecule.bonds[parent]):
-            if atom not in placed:
-                pairs.append((molecule.numbers[atom] == 1, depth, int(atom), parent))
+    pairs = (
+        (graph.numbers[atom] == 1, depth, int(atom), parent)
+        for depth, parent in enumerate(placed)
+        for atom in np.flatnonzero(graph.bonds[parent])
+        if atom not in placed
+    )
     return [(atom, parent) for _, _, atom, parent in sorted(pairs)]
 
 
 def _references(
-    molecule: _Molecule, rows: list[tuple[int, ...]], parent: int
+    graph: CovalentGraph, rows: list[tuple[int, ...]], parent: int
 ) -> Iterator[tuple[int, ...]]:
     """Yield references for a neighbour of ``parent``, in order of preference."""
     placed = [row[0] for row in rows]
     if len(rows) == 1:
         yield (parent,)
-    nearby = sorted(placed, key=lambda atom: (molecule.distances[parent, atom], atom))[:8]
+    nearby = sorted(placed, key=lambda atom: (graph.distances[parent, atom], atom))[:8]
     for b in nearby:  # the parent comes first, its distance to itself being zero
-        bonded = [atom for atom in placed if molecule.bonds[b, atom]]
+        bonded = [atom for atom in placed if graph.bonds[b, atom]]
         for c in _unique([*bonded, *(atom for atom in nearby if atom != b)]):
             if len(rows) == 2:
                 yield b, c
-            siblings = [row[0] for row in rows[3:] if row[1:3] == (b, c)]
-            onward = [atom for atom in placed if molecule.bonds[c, atom]]
+            siblings = [row[0] for row in rows[2:] if row[1:3] == (b, c)]
+            onward = [atom for atom in placed if graph.bonds[c, atom]]
             for d in _unique([*siblings, *onward, *nearby]):
                 if d not in (b, c):
                     yield b, c, d
@@ -196,4 +152,5 @@ def _least_sine(samples: NDArray[np.float64], row: tuple[int, ...]) -> float:
 
 def _sine(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
     lengths = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
-    return np.linalg.norm(np.cross(a, b), axis=-1) / lengths
+    sine: NDArray[np.float64] = np.linalg.norm(np.cross(a, b), axis=-1) / lengths
+    return sine

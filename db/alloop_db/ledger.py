@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 LEDGER = "ledger.sqlite"
 MIGRATIONS = Path(__file__).parent / "migrations"
+OLDEST_SQLITE = (3, 35, 0)
+"""The first with RETURNING; Python uses that of the system, which old clusters keep for long."""
 _WAIT_LOCAL_S = 30.0
 _WAIT_NETWORK_S = 120.0
 """How long to wait for a lock: without a write-ahead log each reader stops the writer."""
@@ -38,6 +40,11 @@ def open_ledger(directory: Path, *, create: bool) -> Engine:
     :class:`alloop_db.lock.CampaignLock` while the engine is in use. Raises LedgerError if there is
     no ledger, it is damaged, of a newer alloop, or cannot be written.
     """
+    if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+        raise LedgerError(
+            f"this Python comes with SQLite {'.'.join(map(str, sqlite3.sqlite_version_info))},"
+            f" want {'.'.join(map(str, OLDEST_SQLITE))} or newer: use another Python"
+        )
     path = directory / LEDGER
     if create:
         _make(directory)
@@ -52,10 +59,11 @@ def open_ledger(directory: Path, *, create: bool) -> Engine:
 
 
 def open_readonly(directory: Path) -> Engine:
-    """Open a campaign's ledger for reading; nothing is ever created or changed.
+    """Open a campaign's ledger for reading; it is never made or changed.
 
-    Raises LedgerError if there is no ledger, it is no ledger, or it is of a newer alloop. Damage
-    elsewhere in the file is reported when it is met.
+    SQLite may leave its side files, ``-wal`` and ``-shm``, beside it. Raises LedgerError if there
+    is no ledger, it is no ledger, or it is of a newer alloop. Damage elsewhere in the file is
+    reported when it is met.
     """
     path = directory / LEDGER
     if not path.is_file():
@@ -116,6 +124,7 @@ def _prepare(path: Path, journal: str) -> str | None:
             raise LedgerError(f"ledger {path}: SQLite keeps to journal mode {chosen}, want delete")
         # SQLite opens a read-only file without a word; a driver must learn of it now.
         connection.execute("BEGIN IMMEDIATE")
+        connection.execute("PRAGMA user_version=0")
         connection.execute("ROLLBACK")
         return found
     finally:

@@ -123,7 +123,7 @@ def read_shards(connection: Connection, condition: object) -> tuple[ShardState, 
     )
 
 
-def system_record(row: t.System) -> dict[str, object]:
+def system_record(row: t.System) -> dict[str, Any]:
     """Return a system as the JSON that travels in specs."""
     return {
         "name": row.name,
@@ -149,10 +149,10 @@ def _systems(connection: Connection) -> dict[str, SystemState]:
 
 
 def _label_counts(connection: Connection, generation_id: int | None) -> dict[str, int]:
-    query = select(t.LabelRow.status, func.count()).group_by(t.LabelRow.status)
+    query = select(t.LabelTally.status, func.sum(t.LabelTally.n)).group_by(t.LabelTally.status)
     if generation_id is not None:
-        query = query.where(t.LabelRow.generation_id == generation_id)
-    return dict(connection.execute(query).tuples().all())
+        query = query.where(t.LabelTally.generation_id == generation_id)
+    return {status: n for status, n in connection.execute(query).tuples() if n}
 
 
 def _tasks(connection: Connection, number: int) -> dict[str, str]:

@@ -312,6 +312,18 @@ class LabelRow(Base):
     done_at: Mapped[str | None] = _column("instant of the commit")
 
 
+class LabelTally(Base):
+    """Labels counted by generation and status; triggers keep it, so that planning need not count."""
+
+    __tablename__ = "label_tally"
+    __table_args__ = ({"sqlite_with_rowid": False},)
+    generation_id: Mapped[int] = _reference(
+        "generation", "the generation that asked for them", primary_key=True
+    )
+    status: Mapped[str] = _column("pending, done, failed or skipped", primary_key=True)
+    n: Mapped[int] = _column("how many")
+
+
 class LabelAttempt(Base):
     """One try at one label."""
 

@@ -22,7 +22,7 @@ from alloop.frames import Frame
 from alloop_db import schema as t
 from alloop_db.arrays import floats_to_blob, integers_to_blob
 from alloop_db.commits import COMMITS, add_evaluations, record_artifacts, record_environment
-from alloop_db.reader import read_state
+from alloop_db.reader import read_state, system_record
 from alloop_db.sets import seal_snapshot
 from alloop_db.state import CampaignState
 
@@ -155,6 +155,12 @@ class Store:
         """Add to the wall time of the campaign."""
         with self._session() as session:
             session.execute(update(t.CampaignRow).values(seconds=t.CampaignRow.seconds + seconds))
+
+    def system_records(self) -> dict[str, dict[str, Any]]:
+        """Return every system as it was when the campaign began."""
+        with self._session() as session:
+            rows = session.scalars(select(t.System).order_by(t.System.system_id))
+            return {row.name: system_record(row) for row in rows}
 
     def finish(self, state: str, exit_code: int, verdict: str) -> None:
         """Store the verdict with which a driver ends."""

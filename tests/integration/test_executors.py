@@ -114,6 +114,7 @@ def test_foreign_trouble_stays_on_the_worker(executor, directory):
     assert outcomes["exit"].status == "failed"
     assert outcomes["unwritable"].status == "lost"
     assert "IsADirectoryError" in outcomes["unwritable"].reason
+    assert "IsADirectoryError" in (directory / "parsl" / "driver.log").read_text()
     assert run(executor, "healthy after trouble", TBLITE).status == "done"
 
 
@@ -167,7 +168,10 @@ def workers(directory):
 
 def test_workers_killed_while_idle_are_replaced(executor, directory):
     """One of them holds the lock of the queue at which all wait, and takes it to the grave."""
-    run(executor, "before", odd())
+    before = {"before 0", "before 1"}
+    for key in before:
+        executor.submit("label", label_spec(odd(seconds=3.0)), key)
+    wait_for(executor, before)  # all workers have started
     for process in workers(directory):
         process.kill()
 

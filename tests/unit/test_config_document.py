@@ -87,3 +87,9 @@ def test_an_anchor_bomb_costs_nothing() -> None:
     bomb = "\n".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 60))
     (line,) = complaints(f"a0: &a0 lol\n{bomb}")
     assert "anchors" in line
+
+
+def test_keys_cannot_forge_lines_or_colours() -> None:
+    (line,) = complaints('"a\\nb\\e[31m": 1\n"a\\nb\\e[31m": 2')
+    assert line.isprintable()
+    assert "a\\nb\\x1b[31m: the key is here twice" in line

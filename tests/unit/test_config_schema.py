@@ -15,7 +15,7 @@ from alloop.config import schema
 from alloop.config.load import load, load_text
 from alloop.config.schema import json_schema, markdown_table, refresh
 from alloop.config.shipped import shipped
-from alloop.errors import SiteError
+from alloop.errors import ConfigError, SiteError
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "config.md"
@@ -47,11 +47,32 @@ def test_the_documentation_has_the_present_table(tmp_path: Path) -> None:
     assert copy.read_text(encoding="utf-8") == PAGE.read_text(encoding="utf-8")
 
 
+def page_block(language: str, begins: str) -> str:
+    text = PAGE.read_text(encoding="utf-8")
+    (block,) = re.findall(rf"```{language}\n({begins}.*?)```", text, re.DOTALL)
+    return str(block)
+
+
 def test_the_example_of_the_documentation_is_valid() -> None:
-    (example,) = re.findall(
-        r"```yaml\n(schema: 1\n.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL
-    )
-    assert load_text(example, shipped("configs") / "example.yaml").config.campaign.name == "ethanol"
+    loaded = load_text(page_block("yaml", "schema: 1\n"), shipped("configs") / "example.yaml")
+    assert loaded.config.campaign.name == "ethanol"
+    assert loaded.warnings == ()
+
+
+def test_the_errors_of_the_documentation_are_real() -> None:
+    text = page_block("yaml", "schema: 1\n")
+    for right, wrong in (
+        ("charge: 0", "chrge: 0"),
+        ("duration: 2 ps", "timestep: 2 fs"),
+        ("temperature: 300 K, duration", "temperature: 300, duration"),
+    ):
+        assert right in text
+        text = text.replace(right, wrong)
+    path = shipped("configs") / "config.yaml"
+    with pytest.raises(ConfigError) as caught:
+        load_text(text, path)
+    shown = [line.replace(str(path), path.name) for line in caught.value.problems]
+    assert page_block("", "config.yaml:").splitlines() == shown
 
 
 def test_the_table_says_unit_default_and_meaning() -> None:

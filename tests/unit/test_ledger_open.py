@@ -224,6 +224,13 @@ def test_damage_in_the_middle_is_found(campaign: Path) -> None:
     reader.dispose()
 
 
+def test_an_old_sqlite_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 26, 0))  # that of RHEL 8
+    with pytest.raises(LedgerError, match=r"SQLite 3\.26\.0, want 3\.35\.0 or newer"):
+        open_ledger(tmp_path, create=True)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_directory_that_cannot_be(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(LedgerError, match=r"cannot be created: Not a directory; choose") as caught:

@@ -23,6 +23,8 @@ TRIPLES_AT_ONCE = 2048
 """Triples pulled back in one go, so that their work space stays in cache."""
 
 _ANGLE_SCALE = 0.95
+_TINY = 1e-18
+"""Floor of every factor: products of two stay normal numbers, which are ten times as fast."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,10 +289,9 @@ def _add_triples(env: Environments, by_slot: Tensor, chunk: slice, total: Tensor
     cotangent = by_slot.index_select(0, env.angular_slot[chunk]).view(
         -1, by_slot.shape[1] // sections, sections
     )
-    angles = torch.stack((env.angle[chunk], env.angle_slope[chunk]), 2)
-    by_shell, by_turn = (
-        part.reshape(len(part), -1, shells) for part in torch.bmm(cotangent, angles).unbind(2)
-    )
+    angles = torch.stack((env.angle[chunk], env.angle_slope[chunk]), 1)
+    reduced = torch.bmm(angles, cotangent.transpose(1, 2))
+    by_shell, by_turn = reduced.unflatten(2, (-1, shells)).unbind(1)
     slopes = torch.stack((env.shell_slope1[chunk], env.shell_slope2[chunk]), 2)
     stretch = torch.bmm(by_shell, slopes)
     turn = torch.bmm(by_turn, env.shell[chunk][:, :, None])
@@ -305,7 +306,7 @@ def _add_triples(env: Environments, by_slot: Tensor, chunk: slice, total: Tensor
 def _radial_terms(distance: Tensor, settings: AevSettings) -> tuple[Tensor, Tensor]:
     fade, fade_slope = _cutoff(distance, settings.radial_cutoff)
     offset = distance[:, None] - distance.new_tensor(settings.radial_shifts)
-    bell = 0.25 * torch.exp(-settings.radial_eta * offset * offset)
+    bell = 0.25 * _gaussian(offset, settings.radial_eta)
     slope = bell * (fade_slope[:, None] - 2.0 * settings.radial_eta * offset * fade[:, None])
     return bell * fade[:, None], slope
 
@@ -318,7 +319,7 @@ def _shell_terms(
     fade1, fade2 = fade.index_select(0, first), fade.index_select(0, second)
     mean = 0.5 * (distance.index_select(0, first) + distance.index_select(0, second))
     offset = mean[:, None] - distance.new_tensor(settings.angular_shifts)
-    bell = torch.exp(-settings.angular_eta * offset * offset)
+    bell = _gaussian(offset, settings.angular_eta)
     shell = bell * (fade1 * fade2)[:, None]
     common = -settings.angular_eta * offset * shell
     slope1 = common + bell * (fade_slope.index_select(0, first) * fade2)[:, None]
@@ -332,9 +333,14 @@ def _angle_terms(cosine: Tensor, settings: AevSettings) -> tuple[Tensor, Tensor]
     scaled = (_ANGLE_SCALE * cosine)[:, None]
     sine = torch.sqrt(1.0 - scaled * scaled)
     half = 0.5 + 0.5 * (scaled * sections.cos() + sine * sections.sin())
+    half = half.clamp(min=_TINY ** (1.0 / settings.angular_zeta))
     half_slope = (0.5 * _ANGLE_SCALE) * (sections.cos() - scaled / sine * sections.sin())
     below = _power(half, settings.angular_zeta - 1)
     return 2.0 * below * half, (2.0 * settings.angular_zeta) * below * half_slope
+
+
+def _gaussian(offset: Tensor, eta: float) -> Tensor:
+    return torch.exp((offset * offset).mul_(-eta).clamp_(min=math.log(_TINY)))
 
 
 def _cutoff(distance: Tensor, cutoff: float) -> tuple[Tensor, Tensor]:

@@ -90,6 +90,15 @@ CREATE TABLE committee (
     CONSTRAINT fk_committee_level_of_theory_id FOREIGN KEY(level_of_theory_id) REFERENCES level_of_theory (level_of_theory_id)
 );
 
+CREATE TABLE label_tally (
+    -- Labels counted by generation and status; triggers keep it, so that planning need not count.
+    generation_id INTEGER NOT NULL, -- the generation that asked for them
+    status VARCHAR NOT NULL, -- pending, done, failed or skipped
+    n INTEGER NOT NULL, -- how many
+    CONSTRAINT pk_label_tally PRIMARY KEY (generation_id, status),
+    CONSTRAINT fk_label_tally_generation_id FOREIGN KEY(generation_id) REFERENCES generation (generation_id)
+) WITHOUT ROWID;
+
 CREATE TABLE task (
     -- Work sent to a worker: the intent is committed before it is submitted.
     task_id INTEGER NOT NULL, -- key

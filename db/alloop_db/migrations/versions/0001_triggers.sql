@@ -87,3 +87,25 @@ BEFORE UPDATE OF model_id, artifact_id, snapshot_id, parent_model_id, seed ON mo
 BEGIN
     SELECT RAISE(ABORT, 'what a model was made from cannot be changed');
 END;
+
+-- The tally of labels: planning looks at it with every finished task, a campaign may have millions.
+
+CREATE TRIGGER label_tally_insert AFTER INSERT ON label
+BEGIN
+    INSERT INTO label_tally (generation_id, status, n) VALUES (NEW.generation_id, NEW.status, 1)
+    ON CONFLICT (generation_id, status) DO UPDATE SET n = n + 1;
+END;
+
+CREATE TRIGGER label_tally_update AFTER UPDATE OF generation_id, status ON label
+BEGIN
+    UPDATE label_tally SET n = n - 1
+    WHERE generation_id = OLD.generation_id AND status = OLD.status;
+    INSERT INTO label_tally (generation_id, status, n) VALUES (NEW.generation_id, NEW.status, 1)
+    ON CONFLICT (generation_id, status) DO UPDATE SET n = n + 1;
+END;
+
+CREATE TRIGGER label_tally_delete AFTER DELETE ON label
+BEGIN
+    UPDATE label_tally SET n = n - 1
+    WHERE generation_id = OLD.generation_id AND status = OLD.status;
+END;
