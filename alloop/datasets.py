@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -93,8 +92,8 @@ def save_dataset(path: Path, data: Dataset) -> None:
 
 # What zipfile, zlib and numpy raise when they meet bytes that are not what they expect.
 _NO_DATASET = (
-    *(KeyError, ValueError, EOFError, RuntimeError),
-    *(zipfile.BadZipFile, zlib.error, io.UnsupportedOperation),
+    *(KeyError, ValueError, EOFError, RuntimeError, OSError),
+    *(zipfile.BadZipFile, zlib.error),
 )
 
 
@@ -130,4 +129,6 @@ def load_dataset(path: Path) -> Dataset:
             level_of_theory=str(arrays["level_of_theory"]),
         )
     except _NO_DATASET as error:
-        raise ArtifactError(f"{path} is not a dataset of alloop: {error}") from error
+        raise ArtifactError(
+            f"{path} is not a dataset of alloop that can be read: {error}"
+        ) from error

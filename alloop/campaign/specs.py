@@ -304,7 +304,8 @@ def fit_spacetime(
         "system": system.record,
         "committee_id": committee.committee_id,
         "shards": [_shard_record(shard) for shard in shards],
-        "settings": settings.model_dump(mode="json", exclude={"kind", "every"}),
+        "settings": settings.model_dump(mode="json", exclude={"kind", "every"})
+        | {"interval": config.explore.nve_interval},
         "parent": parent,
         "seed": seeds.integer(config.campaign.seed, "spacetime", committee.generation, name),
     }

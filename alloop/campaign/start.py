@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,9 +15,10 @@ from alloop.campaign.specs import method
 from alloop.campaign.verdict import Verdict
 from alloop.config.load import LoadedCampaign
 from alloop.config.resolved import check_changes, digest, resolved
-from alloop.errors import ConfigError
+from alloop.errors import ConfigError, MethodError
 from alloop.executors.site import build_executor, load_site
 from alloop_db import schema as t
+from alloop.reference.method import MethodSpec, build_reference
 from alloop_db.filesystem import network_warning
 from alloop_db.ledger import open_ledger
 from alloop_db.lock import CampaignLock
@@ -48,6 +48,7 @@ def start(loaded: LoadedCampaign, say: Say, observe: Observer) -> Verdict:
     """
     config, directory = loaded.config, loaded.directory
     site = load_site(config.site, loaded.path.parent)
+    _check_method(loaded)
     with ExitStack() as stack:
         directory.mkdir(parents=True, exist_ok=True)
         lock = stack.enter_context(CampaignLock(directory))
@@ -68,11 +69,28 @@ def start(loaded: LoadedCampaign, say: Say, observe: Observer) -> Verdict:
         _take_over(store, directory, say)
         executor = build_executor(site, directory)
         stack.callback(executor.close)
-        began = time.monotonic()
         verdict = Driver(config, directory, store, executor, epoch, lock.check, observe).run()
         store.finish(verdict.state, verdict.exit_code, verdict.text)
-        say(f"{verdict.text} ({time.monotonic() - began:.0f} s)")
         return verdict
+
+
+def _check_method(loaded: LoadedCampaign) -> None:
+    """Find out now, not in the first task, that a method cannot do a system.
+
+    An ASE calculator is left alone: its program may exist on the workers only.
+    """
+    spec = MethodSpec.from_json(method(loaded.config))
+    if spec.engine == "ase":
+        return
+    problems = []
+    for name, frame in loaded.structures.items():
+        try:
+            build_reference(spec, frame.numbers, frame.charge, frame.multiplicity)
+        except MethodError as error:
+            tier = loaded.config.tiers[0].id
+            problems.append(f"{loaded.path}  tiers.{tier}.method: system {name}: {error}")
+    if problems:
+        raise ConfigError(tuple(problems))
 
 
 def _begin(loaded: LoadedCampaign, store: Store, say: Say) -> Verdict | list[str]:
@@ -98,7 +116,7 @@ def _begin(loaded: LoadedCampaign, store: Store, say: Say) -> Verdict | list[str
     changes = [] if latest is None else check_changes(latest, loaded)
     campaign = store.campaign()
     if campaign.state in FINISHED and not changes:
-        say(f"finished before, nothing to do: {campaign.verdict}")
+        say("finished before, nothing to do")
         return Verdict(campaign.state, campaign.verdict or "")
     for change in changes:
         say(f"config changed: {change}")
@@ -137,7 +155,7 @@ def _label_counts(store: Store) -> dict[str, int]:
         rows = connection.execute(
             select(t.LabelRow.status, func.count()).group_by(t.LabelRow.status)
         )
-        return dict(rows.tuples().all())
+        return dict(rows.all())
 
 
 def _record(loaded: LoadedCampaign) -> ConfigRecord:

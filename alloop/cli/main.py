@@ -96,13 +96,20 @@ def start(config: ConfigFile) -> None:
     from rich.console import Console
 
     from alloop.campaign.start import start as start_campaign
+    from alloop.campaign.verdict import EXIT_CODES
     from alloop.config.load import load
     from alloop.report.display import Display
 
     loaded = load(config)
     console = Console()
-    with Display(loaded.config, console) as display:
-        verdict = start_campaign(loaded, display.say, display)
+    try:
+        with Display(loaded.config, console) as display:
+            verdict = start_campaign(loaded, display.say, display)
+    except KeyboardInterrupt:  # before the driver listens to signals, or a second time
+        typer.echo("stopped; start again to go on", err=True)
+        raise typer.Exit(EXIT_CODES["paused"]) from None
+    display.say(verdict.text)
+    display.say(f"more: alloop status -c {loaded.directory}; alloop query -c {loaded.directory}")
     raise typer.Exit(verdict.exit_code)
 
 

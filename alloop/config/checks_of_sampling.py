@@ -161,6 +161,15 @@ def check_spacetime(campaign: Campaign) -> Iterator[Problem]:
                 f" {spacetime.cutoff:g} fs: at most {spacetime.cutoff / POINTS_PER_CUTOFF:g} fs"
             )
             yield Problem((*place, "record_every"), what, needs=needs)
+        elif not _multiple(spacetime.cutoff, route.record_every):
+            what = f"must divide the 4D cutoff, {spacetime.cutoff:g} fs"
+            yield Problem((*place, "record_every"), what, needs=needs)
+        elif route.record_every != campaign.explore.nve_interval:
+            what = (
+                f"differs from {campaign.explore.nve_interval:g} fs in the first nve route: one 4D"
+                " model learns from all of them"
+            )
+            yield Problem((*place, "record_every"), what, needs=needs)
 
 
 def _multiple(long: float, short: float) -> bool:

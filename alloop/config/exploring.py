@@ -149,3 +149,9 @@ class Explore(Section):
         " and free (nve, 300 K, 500 fs).",
     )
     health: Health = Field(default=Health(), description="Limits of a sound trajectory.")
+
+    @property
+    def nve_interval(self) -> float | None:
+        """Time between the recorded frames of the nve routes, fs; None without such a route."""
+        intervals = [r.record_every for r in self.routes if r.ensemble == "nve"]
+        return intervals[0] if intervals else None

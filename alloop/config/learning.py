@@ -106,7 +106,7 @@ class Spacetime(Section):
         default=3, description="Refit after this many generations; the last one always refits."
     )
     networks: int = Field(default=4, ge=1, description="Networks whose mean is predicted.")
-    steps: int = Field(default=5000, ge=1, description="Optimiser steps of one fit.")
+    steps: int = Field(default=1000, ge=1, description="Optimiser steps of one fit.")
     hidden: Many[Annotated[int, Field(ge=1)]] = Field(
-        default=(128, 128), min_length=1, description="Widths of the hidden layers."
+        default=(256, 256), min_length=1, description="Widths of the hidden layers."
     )

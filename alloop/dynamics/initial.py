@@ -2,8 +2,8 @@
 
 Velocities come without total momentum and, where the system can rotate, without angular momentum.
 Both are removed by an orthogonal projection in mass-weighted space, so a canonical sample keeps its
-temperature on the degrees of freedom that are left. A linear molecule's bends carry angular momentum
-of their own and lose it too: one momentum of each degenerate pair.
+temperature on the degrees of freedom that are left. The bends of a linear molecule carry angular
+momentum of their own and lose it too: one momentum of each degenerate pair.
 """
 
 from __future__ import annotations

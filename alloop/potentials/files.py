@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-import pickle
+import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -95,8 +96,16 @@ def load_member(path: Path) -> Member:
 
 def _read(path: Path) -> Any:
     try:
-        return torch.load(io.BytesIO(path.read_bytes()), map_location="cpu", weights_only=True)
+        content = path.read_bytes()
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror}") from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise ModelError(f"{path} is damaged or not a member file of alloop") from error
+    refusal = f"{path} is damaged or not a member file of alloop"
+    # Older formats than zip are a bare pickle; we never wrote one.
+    if not zipfile.is_zipfile(io.BytesIO(content)):
+        raise ModelError(refusal)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what torch remarks about foreign files
+            return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # a foreign pickle can break the reader in any way
+        raise ModelError(refusal) from error

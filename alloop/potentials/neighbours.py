@@ -59,7 +59,7 @@ def find_pairs(positions: Tensor, cutoff: float, cell: Tensor | None = None) -> 
             images,
             start * n_atoms,
         )
-        for start in range(0, n_replicas, step)
+        for start in range(0, max(1, n_replicas), step)
     ]
     if len(parts) == 1:
         return parts[0]

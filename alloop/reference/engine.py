@@ -83,7 +83,8 @@ class EngineReference:
             words = str(error) or type(error).__name__
             raise label_error(frame.key, self.name, words, classify(words)) from error
         if not (np.isfinite(energy) and np.isfinite(forces).all()):
-            words = f"energy {energy} eV, {np.isnan(forces).sum()} force components are NaN"
+            bad = np.sum(~np.isfinite(forces))
+            words = f"energy {energy} eV, {bad} force components that are not finite"
             raise label_error(frame.key, self.name, words, FailureCode.NOT_FINITE)
         return Label(frame.key, self.name, energy, forces)
 

@@ -62,7 +62,6 @@ class _SinglePoint:
             frame.multiplicity - 1,
             lattice=None if frame.cell is None else frame.cell / ANGSTROM_PER_BOHR,
             periodic=None if frame.cell is None else np.array(frame.pbc),
-            logger=_discard,
         )
         self._configure(calculator, attempt)
         result = calculator.singlepoint()
@@ -77,10 +76,6 @@ class _SinglePoint:
         calculator.set("max-iter", settings.max_iterations)
         calculator.set("mixer-damping", settings.damping)
         calculator.set("mixer-memory", settings.memory)
-
-
-def _discard(message: str) -> None:
-    """Take tblite's log lines, which it would print; what matters comes back as an exception."""
 
 
 def _check_periodicity(frame: Frame) -> None:

@@ -33,8 +33,8 @@ COOLING = (
 )
 """Electronic temperatures, K, of each attempt: each field starts from the one before it, and the
 last is always the method's own 300 K. Temperature and iterations are all that xtb-python lets one
-set, and more iterations do not pay: NaCl at 6 Å fails in 0.3 s with 250 and in 92 s with 1000. Of 21
-stretched geometries that fail at the first attempt, the others label 20.
+set, and more iterations do not pay: NaCl at 6 Å fails in 0.3 s with 250 and in 92 s with 1000. Of
+21 stretched geometries that fail at the first attempt, the others label 20.
 """
 
 

@@ -34,7 +34,7 @@ def status(engine: Engine) -> dict[str, Any]:
 
 def _counts(connection: Connection, column: Any) -> dict[str, int]:
     rows = connection.execute(select(column, func.count()).group_by(column).order_by(column))
-    return dict(rows.tuples().all())
+    return dict(rows.all())
 
 
 def _label_failures(connection: Connection) -> dict[str, int]:

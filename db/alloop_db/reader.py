@@ -152,14 +152,14 @@ def _label_counts(connection: Connection, generation_id: int | None) -> dict[str
     query = select(t.LabelTally.status, func.sum(t.LabelTally.n)).group_by(t.LabelTally.status)
     if generation_id is not None:
         query = query.where(t.LabelTally.generation_id == generation_id)
-    return {status: n for status, n in connection.execute(query).tuples() if n}
+    return {status: n for status, n in connection.execute(query) if n}
 
 
 def _tasks(connection: Connection, number: int) -> dict[str, str]:
     rows = connection.execute(
         select(t.Task.key, t.Task.status).where(t.Task.generation == number, t.Task.kind != "label")
     )
-    return dict(rows.tuples().all())
+    return dict(rows.all())
 
 
 def _needs(connection: Connection) -> tuple[LabelNeed, ...]:
@@ -196,7 +196,7 @@ def _generation(connection: Connection, number: int, generation_id: int) -> Gene
         number=number,
         labels=_label_counts(connection, generation_id),
         snapshot=_snapshot(connection, number),
-        models=dict(models.tuples().all()),
+        models=dict(models.all()),
         committee=_committee(connection, number),
         shards=read_shards(connection, t.Trajectory.generation_id == generation_id),
     )

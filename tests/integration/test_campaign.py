@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from pathlib import Path
 
@@ -114,14 +115,16 @@ def test_from_a_weights_file_one_query_reaches_every_label_and_its_origin(config
                              " ORDER BY model_id DESC LIMIT 1")[0]  # fmt: skip
     labels = rows(config, "SELECT n_labels FROM snapshot ORDER BY snapshot_id DESC LIMIT 1")[0][0]
 
-    outcome = alloop("query", "model_provenance", "--set", f"sha256={sha256}", "-f", "json",
+    outcome = alloop("query", "model_provenance", "--set", f"model={sha256}", "-f", "json",
                      "-c", config.parent / "run")  # fmt: skip
 
-    found = json.loads(outcome.output)
+    found = [row for row in json.loads(outcome.output) if row["depth"] == 0]
     assert len(found) == labels
     assert {row["level_of_theory"] for row in found} == {"GFN2-xTB"}
     assert all("tblite" in row["program"] for row in found)
-    assert any(row["trajectory_id"] is not None for row in found)
+    explored = [row for row in found if row["trajectory_id"] is not None]
+    assert explored
+    assert all(row["asked_by_committee_id"] is not None for row in explored)
 
 
 def test_status_tells_the_same_as_the_ledger(config):
@@ -211,4 +214,4 @@ def test_a_second_driver_is_told_who_holds_the_campaign(config):
         outcome = alloop("start", config)
 
     assert isinstance(outcome.exception, LedgerBusyError)
-    assert "pid" in str(outcome.exception)
+    assert f"process {os.getpid()}" in str(outcome.exception)

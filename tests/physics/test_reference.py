@@ -148,7 +148,7 @@ def test_tblite_and_xtb_python_agree(model, frame):
     ours, theirs = (build(MethodSpec(e, model), frame).label(frame) for e in ("tblite", "xtb"))
 
     assert ours.method == theirs.method == model
-    # Measured: 2e-7 eV and 2e-4 eV/Å, the looser SCF threshold of libxtb.
+    # Measured over 300 shaken ethanols: 1.9e-7 eV and 2.9e-4 eV/Å, the SCF thresholds.
     assert theirs.energy == pytest.approx(ours.energy, abs=5e-6)
     np.testing.assert_allclose(theirs.forces, ours.forces, atol=1e-3)
 
@@ -233,8 +233,12 @@ def test_a_field_that_does_not_converge_is_found_by_a_later_attempt(method):
 
 
 @pytest.mark.parametrize("method", [TBLITE, pytest.param(XTB, marks=needs_xtb)])
-def test_a_later_attempt_solves_the_same_hamiltonian(method):
-    frame = frame_of("HCOOH", charge=-2, seed=2)
+@pytest.mark.parametrize(
+    "frame",
+    [frame_of("HCOOH", charge=-2, seed=2), frame_of("O2")],  # singlet O2: no gap, all smearing
+    ids=["ion", "no gap"],
+)
+def test_a_later_attempt_solves_the_same_hamiltonian(method, frame):
     reference = build(method, frame)
     first = reference.label(frame)
     for attempt in range(1, len(SCF_LADDER) + 1):

@@ -88,7 +88,7 @@ def test_another_file_is_refused(tmp_path, content):
     path = tmp_path / "data.npz"
     path.write_bytes(content)
 
-    with pytest.raises(ArtifactError, match="is not a dataset of alloop"):
+    with pytest.raises(ArtifactError, match="is not a dataset"):
         load_dataset(path)
 
 

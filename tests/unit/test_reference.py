@@ -13,6 +13,7 @@ from ase.calculators.calculator import Calculator, all_changes
 from alloop.errors import FrameError, LabelError, MethodError
 from alloop.frames import Frame
 from alloop.reference import failures, valence
+from alloop.reference.engine import EngineReference
 from alloop.reference.method import MODELS, MethodSpec, build_reference
 
 H2O = Frame(np.array([8, 1, 1]), np.array([[0.0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]]))
@@ -279,12 +280,25 @@ def test_a_failing_calculator_costs_one_frame_and_is_made_anew(spring):
     assert Spring.made == 2
 
 
-def test_numbers_that_are_not_finite_are_no_label(spring):
-    off_centre = Frame(H2O.numbers, H2O.positions + 1.0)
-    for constant in (float("nan"), float("inf")):
-        with pytest.raises(LabelError) as caught:
-            spring(constant=constant).label(off_centre)
-        assert caught.value.code == "not_finite"
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("where", ["energy", "forces"])
+def test_numbers_that_are_not_finite_are_no_label(bad, where):
+    forces = np.zeros((3, 3))
+    if where == "forces":
+        forces[2, 1] = bad
+    energy = bad if where == "energy" else -1.0
+    reference = EngineReference(
+        name="broken",
+        program="none",
+        numbers=H2O.numbers,
+        charge=0,
+        multiplicity=1,
+        single_point=lambda frame, attempt: (energy, forces),
+        failures=(),
+    )
+    with pytest.raises(LabelError, match="broken") as caught:
+        reference.label(H2O)
+    assert caught.value.code == "not_finite"
 
 
 @pytest.mark.parametrize(

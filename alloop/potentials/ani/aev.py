@@ -263,10 +263,12 @@ def _bends(env: Environments, chunk: slice = slice(None)) -> tuple[Tensor, Tenso
 def _collect(env: Environments, radial: Tensor, angular: Tensor) -> Tensor:
     """Sum rows of radial (P, n_radial) and angular (T, n_angular) terms into AEVs."""
     n_pairs = env.n_elements * (env.n_elements + 1) // 2
+    radial = _sum_rows(radial, env.radial_slot, env.n_rows * env.n_elements)
+    angular = _sum_rows(angular, env.angular_slot, env.n_rows * n_pairs)
     return torch.cat(
         (
-            _sum_rows(radial, env.radial_slot, env.n_rows * env.n_elements).view(env.n_rows, -1),
-            _sum_rows(angular, env.angular_slot, env.n_rows * n_pairs).view(env.n_rows, -1),
+            radial.view(env.n_rows, env.n_elements * radial.shape[1]),
+            angular.view(env.n_rows, n_pairs * angular.shape[1]),
         ),
         1,
     )

@@ -36,11 +36,13 @@ class Scaling:
     Attributes
     ----------
     active : (n_active,) int64, features that some frame has.
-    mean, deviation : (n_features,); 0 and the floor for features that no frame has.
+    trained : (n_active,) bool, which of these some training frame has.
+    mean, deviation : (n_features,); 0 and the floor for features that no training frame has.
 
     """
 
     active: Tensor
+    trained: Tensor
     mean: Tensor
     deviation: Tensor
 
@@ -107,18 +109,18 @@ def find_scaling(groups: Sequence[RawGroup]) -> list[Scaling]:
     for element in range(len(groups[0].counts)):
         blocks = [g.blocks()[element] for g in groups]
         width = blocks[0].shape[-1]
-        seen = torch.cat([b.reshape(-1, width) for b in blocks])
-        trained = torch.cat(
+        every = torch.cat([b.reshape(-1, width) for b in blocks])
+        training = torch.cat(
             [b[g.group.training].reshape(-1, width) for b, g in zip(blocks, groups, strict=True)]
         )
-        active = (seen > _SEEN).any(0)
-        deviation = torch.full((width,), DEVIATION_FLOOR)
-        mean = torch.zeros(width)
-        if len(trained):
-            spread = trained.std(0, correction=0)
-            deviation = torch.where(active, torch.hypot(spread, deviation), deviation)
-            mean = torch.where(active, trained.mean(0), mean)
-        result.append(Scaling(active.nonzero()[:, 0], mean, deviation))
+        active = (every > _SEEN).any(0).nonzero()[:, 0]
+        trained = (training > _SEEN).any(0)
+        mean, spread = torch.zeros(width), torch.zeros(width)
+        if len(training):
+            mean = torch.where(trained, training.mean(0), mean)
+            spread = torch.where(trained, training.std(0, correction=0), spread)
+        deviation = torch.hypot(spread, torch.tensor(DEVIATION_FLOOR))
+        result.append(Scaling(active, trained[active], mean, deviation))
     return result
 
 
@@ -200,7 +202,9 @@ class _Cached:
         flat = direction.flatten(1)
         change = torch.stack([torch.mv(j.t(), d) for j, d in zip(self._frames, flat, strict=True)])
         parts = change.split([shape.numel() for shape in self._shapes], 1)
-        return [part.view(-1, *shape) for part, shape in zip(parts, self._shapes, strict=True)]
+        return [
+            part.view(len(flat), *shape) for part, shape in zip(parts, self._shapes, strict=True)
+        ]
 
 
 class _Recomputed:

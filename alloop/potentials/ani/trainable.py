@@ -38,8 +38,8 @@ class AniTrainable:
 
     The networks see standardised features: each minus its mean, by its standard deviation over
     the training frames. This is folded into the first layer when weights are exported. Features
-    that no frame has keep their first weights, so that members disagree about environments they
-    have never seen.
+    that no training frame has keep their first weights, so that members disagree about
+    environments they have never seen.
 
     Raises
     ------
@@ -70,6 +70,13 @@ class AniTrainable:
         self._first = [network[0][0] for network in full]
         for network, s in zip(full, self._scaling, strict=True):
             network[0] = (network[0][0][s.active], network[0][1])
+        self.trained = torch.cat(
+            [
+                mask.reshape(-1)
+                for network, s in zip(full, self._scaling, strict=True)
+                for mask in _trained_weights(network, s.trained)
+            ]
+        )
         self._shapes = [tensor.shape for net in full for layer in net for tensor in layer]
         self._n_layers = [len(network) for network in full]
         self.start = torch.cat([t.reshape(-1) for net in full for layer in net for t in layer])
@@ -238,6 +245,13 @@ class _Tape:
         return gradients
 
 
+def _trained_weights(network: Network, trained_features: Tensor) -> list[Tensor]:
+    """Return 1 for every weight that may change and 0 for those of unseen features."""
+    masks = [torch.ones_like(tensor) for layer in network for tensor in layer]
+    masks[0] *= trained_features[:, None]
+    return masks
+
+
 class _Predict(torch.autograd.Function):
     """Energies and forces with the hand-written gradient of ``_Pass``."""
 
@@ -250,6 +264,7 @@ class _Predict(torch.autograd.Function):
         frames: Tensor,
     ) -> tuple[Tensor, Tensor]:
         ctx.run = run = model.forward(parameters, group, frames)
+        ctx.trained = model.trained
         energies, forces = run.energies, run.forces
         # Outputs know their context: kept in it, the two would keep each other alive for ever.
         del run.energies, run.forces
@@ -262,7 +277,7 @@ class _Predict(torch.autograd.Function):
         by_energies: Tensor,
         by_forces: Tensor,
     ) -> tuple[Tensor, None, None, None]:
-        return ctx.run.gradient(by_energies, by_forces), None, None, None
+        return ctx.run.gradient(by_energies, by_forces) * ctx.trained, None, None, None
 
 
 def _fresh(elements: tuple[int, ...], settings: AniSettings, seed: int) -> list[Network]:

@@ -1,0 +1,99 @@
+"""How wrong a 4D model is on trajectories it has not seen, beside what no model at all would say."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from alloop.spacetime.internal import Dual
+from alloop.spacetime.model import SpacetimeModel
+from alloop.spacetime.orientation import centred, predict, superpose
+from alloop.spacetime.trajectories import (
+    InternalTrajectory,
+    TrajectorySet,
+    Windows,
+    consecutive_starts,
+)
+
+Scores = dict[str, float]
+"""Errors by name: ``bond`` over all times, ``bond_end`` at the cutoff, ``bond_rate``, ..."""
+Assessment = dict[str, int | Scores]
+
+
+def assess(model: SpacetimeModel, data: TrajectorySet, indices: list[int]) -> Assessment:
+    """Return the errors over segments that follow each other without overlap.
+
+    Root mean square per coordinate, averaged over the coordinates of a kind (Å, rad, and per fs for
+    rates), of ``member`` (one network, mean of all), ``ensemble`` (their mean prediction) and
+    ``ballistic`` (q0 + q0' t); ``rmsd_end`` is the mean Cartesian RMSD after superposition at the
+    cutoff, Å.
+    """
+    n_steps = round(model.cutoff / data.timestep)
+    times = data.timestep * torch.arange(1, n_steps + 1, dtype=torch.float64)
+    tallies = {name: _Tally(model) for name in ("ensemble", "ballistic")}
+    members = [_Tally(model) for _ in range(model.n_members)]
+    for i in indices:
+        positions, velocities = data.motion(i)
+        starts = consecutive_starts(len(positions), n_steps)
+        if len(starts) == 0:
+            continue
+        motion = InternalTrajectory.of(model.zmatrix, positions, velocities)
+        windows = motion.cut(starts, n_steps)
+        coefficients = model.coefficients(windows.starts, windows.rates)
+        for member, own in zip(members, coefficients, strict=True):
+            member.add(windows, model.motion(windows.starts, windows.rates, own, times))
+        mean = model.motion(windows.starts, windows.rates, coefficients.mean(dim=0), times)
+        tallies["ensemble"].add(windows, mean)
+        still = torch.zeros_like(coefficients[0])
+        free = model.motion(windows.starts, windows.rates, still, times)
+        tallies["ballistic"].add(windows, free)
+        start, end = (positions[starts], velocities[starts]), positions[starts + n_steps]
+        there, _ = predict(model, *start, times[-1:])
+        tallies["ensemble"].add_rmsd(there[:, 0], end)
+        tallies["ballistic"].add_rmsd(start[0] + times[-1] * start[1], end)
+    each = [member.scores() for member in members]
+    return {
+        "n_trajectories": len(indices),
+        "n_segments": tallies["ensemble"].n_segments,
+        "member": {name: sum(s[name] for s in each) / len(each) for name in each[0]},
+        **{name: tally.scores() for name, tally in tallies.items()},
+    }
+
+
+class _Tally:
+    """Sums of squared errors."""
+
+    def __init__(self, model: SpacetimeModel) -> None:
+        self._kinds = model.zmatrix.kinds
+        self._masses = model.masses
+        zero = torch.zeros(model.zmatrix.n_coordinates, dtype=torch.float64)
+        self._squares = {name: zero.clone() for name in ("", "_end", "_rate", "_rate_end")}
+        self._rmsds: list[Tensor] = []
+        self.n_segments = 0
+
+    def add(self, windows: Windows, predicted: Dual) -> None:
+        moved = predicted[0] - windows.starts[:, None]
+        errors = {"": moved - windows.displacements, "_rate": predicted[1] - windows.later_rates}
+        for name, error in errors.items():
+            squares = error.square()
+            self._squares[name] += squares.mean(dim=1).sum(dim=0)
+            self._squares[f"{name}_end"] += squares[:, -1].sum(dim=0)
+        self.n_segments += len(windows)
+
+    def add_rmsd(self, predicted: Tensor, true: Tensor) -> None:
+        equal = torch.ones_like(self._masses)
+        mobile, target = centred(equal, predicted), centred(equal, true)
+        turned = mobile @ superpose(equal, mobile, target).transpose(-1, -2)
+        self._rmsds.append((turned - target).square().sum(dim=-1).mean(dim=-1).sqrt())
+
+    def scores(self) -> Scores:
+        scores = {}
+        for name, squares in self._squares.items():
+            errors = torch.sqrt(squares / self.n_segments) if self.n_segments else squares * math.nan
+            for kind, span in self._kinds.items():
+                scores[kind + name] = float(errors[span].mean())
+        if self._rmsds:
+            scores["rmsd_end"] = float(torch.cat(self._rmsds).mean())
+        return scores

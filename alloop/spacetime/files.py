@@ -1,0 +1,112 @@
+"""4D models as files: plain data, loaded without running anything that is in them."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import torch
+
+from alloop.errors import ModelError, SpacetimeError
+from alloop.spacetime import features
+from alloop.spacetime.basis import TimeBasis
+from alloop.spacetime.model import SpacetimeModel
+from alloop.spacetime.zmatrix import ZMatrix
+
+FORMAT = "alloop 4D-spacetime model"
+VERSION = 1
+
+
+def save_model(model: SpacetimeModel, path: Path) -> None:
+    """Write a model to a file."""
+    content = {
+        "format": FORMAT,
+        "version": VERSION,
+        "numbers": list(model.numbers),
+        "masses": model.masses,
+        "zmatrix": [list(row) for row in model.zmatrix.rows],
+        "zmatrix_sha256": model.zmatrix.digest(model.numbers),
+        "cutoff": model.basis.cutoff,
+        "mixing": model.basis.mixing,
+        "feature_mean": model.feature_mean,
+        "feature_scale": model.feature_scale,
+        "polynomial": model.polynomial,
+        "coefficient_scale": model.coefficient_scale,
+        "weights": list(model.weights),
+        "biases": list(model.biases),
+        "metadata": dict(model.metadata),
+    }
+    torch.save(content, path)
+
+
+def load_model(path: Path) -> SpacetimeModel:
+    """Read a model from a file.
+
+    Raises
+    ------
+    ModelError
+        The file is missing, damaged, something else, or of a version unknown here.
+
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelError(f"{path} cannot be read as a 4D model: {reason}") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise ModelError(f"{path} is not a 4D model; 'format' must be {FORMAT!r}")
+    if content.get("version") != VERSION:
+        raise ModelError(
+            f"{path} is a 4D model of version {content.get('version')}, this alloop reads {VERSION}"
+        )
+    try:
+        model = _model(content)
+        _check(model, content["zmatrix_sha256"])
+    except (KeyError, TypeError, AttributeError, SpacetimeError, _DamagedError) as error:
+        raise ModelError(f"{path} is damaged: {error}; fit the model again") from error
+    return model
+
+
+class _DamagedError(Exception):
+    """Some part of a model does not fit the others."""
+
+
+def _model(content: dict[str, object]) -> SpacetimeModel:
+    return SpacetimeModel(
+        numbers=tuple(content["numbers"]),
+        masses=content["masses"],
+        zmatrix=ZMatrix(tuple(tuple(row) for row in content["zmatrix"])),
+        basis=TimeBasis(content["cutoff"], content["mixing"]),
+        feature_mean=content["feature_mean"],
+        feature_scale=content["feature_scale"],
+        polynomial=content["polynomial"],
+        coefficient_scale=content["coefficient_scale"],
+        weights=tuple(content["weights"]),
+        biases=tuple(content["biases"]),
+        metadata=content["metadata"],
+    )
+
+
+def _check(model: SpacetimeModel, digest: object) -> None:
+    zmatrix, size = model.zmatrix, model.basis.size
+    n_features, n_outputs = features.n_first_order(zmatrix), zmatrix.n_coordinates * size
+    widths = [n_features, *(weight.shape[-1] for weight in model.weights)]
+    wanted = {
+        "masses": (zmatrix.n_atoms,),
+        "feature_mean": (n_features,),
+        "feature_scale": (n_features,),
+        "polynomial": (features.n_polynomial(zmatrix), n_outputs),
+        "coefficient_scale": (zmatrix.n_coordinates, size),
+    }
+    shapes = {name: tuple(getattr(model, name).shape) for name in wanted}
+    for i, (weight, bias) in enumerate(zip(model.weights, model.biases, strict=True)):
+        wanted[f"weights[{i}]"] = (model.n_members, widths[i], widths[i + 1])
+        wanted[f"biases[{i}]"] = (model.n_members, 1, widths[i + 1])
+        shapes[f"weights[{i}]"], shapes[f"biases[{i}]"] = tuple(weight.shape), tuple(bias.shape)
+    for name, shape in wanted.items():
+        if shapes[name] != shape:
+            raise _DamagedError(f"{name} has shape {shapes[name]}, want {shape}")
+    if widths[-1] != n_outputs:
+        raise _DamagedError(f"the networks give {widths[-1]} numbers, want {n_outputs}")
+    if digest != zmatrix.digest(model.numbers):
+        raise _DamagedError("its Z-matrix is not the one it was saved with")

@@ -1,0 +1,283 @@
+"""Fitting a 4D model to trajectories."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+
+import torch
+from torch import Tensor
+
+from alloop import seeds
+from alloop.errors import SpacetimeError
+from alloop.spacetime import features, polynomial
+from alloop.spacetime.accuracy import Assessment, assess
+from alloop.spacetime.basis import TimeBasis
+from alloop.spacetime.construction import build_zmatrix
+from alloop.spacetime.ensemble import MotionLoss, Progress, Sample, new_layers, train
+from alloop.spacetime.model import SpacetimeModel
+from alloop.spacetime.symmetry import Operation, find_operations
+from alloop.spacetime.trajectories import TrajectorySet, draw_windows
+from alloop.spacetime.zmatrix import ZMatrix
+
+N_VALIDATION_WINDOWS = 4096
+"""Enough to tell the better of two sets of networks."""
+
+
+@dataclass(frozen=True, slots=True)
+class FitSettings:
+    """What a fit may cost; the defaults take half a minute on one core for ethanol.
+
+    Attributes
+    ----------
+    cutoff : longest time after a start to predict, fs; a multiple of the time between frames.
+    members : number of networks.
+    hidden : widths of the hidden layers.
+    basis_size : number of functions of time; never more than a segment has frames.
+    windows : how many stretches of trajectory are learnt from.
+    batch : windows per optimiser step and member.
+    steps : optimiser steps; 0 leaves the polynomial alone.
+    learning_rate : of Adam, at its peak.
+
+    Raises
+    ------
+    SpacetimeError
+        Some value makes no sense.
+
+    """
+
+    cutoff: float = 10.0
+    members: int = 4
+    hidden: tuple[int, ...] = (256, 256)
+    basis_size: int = 12
+    windows: int = 72_000
+    batch: int = 256
+    steps: int = 1000
+    learning_rate: float = 6e-3
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            least = min(value) if name == "hidden" and value else value
+            if name == "steps" and value == 0 or name == "hidden" and not value:
+                continue
+            if not (least > 0):
+                raise SpacetimeError(f"4D fit: {name} must be positive, got {value}")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FittedModel:
+    """A model and how well it does.
+
+    Attributes
+    ----------
+    model : the model.
+    course : ``windows`` learnt from, ``operations`` of symmetry, ``steps`` done, ``train_loss``,
+        ``validation_loss``, ``smallest_singular_value`` of the internal coordinates.
+    validation, test : the errors of :func:`alloop.spacetime.accuracy.assess`, or None where the
+        split has no trajectory as long as a segment.
+
+    """
+
+    model: SpacetimeModel
+    course: Mapping[str, float]
+    validation: Assessment | None
+    test: Assessment | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Problem:
+    data: TrajectorySet
+    zmatrix: ZMatrix
+    basis: TimeBasis
+    times: Tensor
+    operations: list[Operation]
+
+    def lesson(self, indices: list[int], n_windows: int, seed: int) -> _Lesson:
+        """Return random windows of some trajectories, with the coefficients of their motion."""
+        starts, rates, wanted = [], [], []
+        n_steps = len(self.times)
+        for windows in draw_windows(
+            self.data, indices, self.zmatrix, self.operations, n_steps, n_windows, seed
+        ):
+            uniform = windows.rates[:, None]
+            bent = windows.displacements - uniform * self.times[:, None]
+            coefficients = self.basis.project(self.times, bent, windows.later_rates - uniform)
+            starts.append(windows.starts)
+            rates.append(windows.rates)
+            wanted.append(coefficients.flatten(1).to(torch.float32))
+        return _Lesson(torch.cat(starts), torch.cat(rates), torch.cat(wanted))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Lesson:
+    starts: Tensor
+    rates: Tensor
+    wanted: Tensor
+
+    def for_networks(self, model: SpacetimeModel) -> Sample:
+        """Return what the polynomial of a model leaves to its networks."""
+        inputs = model.normalised(self.starts, self.rates)
+        rest = polynomial.subtract(model.zmatrix, inputs, self.wanted, model.polynomial)
+        return Sample(inputs, rest / model.coefficient_scale.flatten())
+
+
+def fit(
+    data: TrajectorySet,
+    settings: FitSettings,
+    seed: int,
+    *,
+    initial: SpacetimeModel | None = None,
+    deadline: float | None = None,
+    on_progress: Progress | None = None,
+) -> FittedModel:
+    """Fit a model to the trajectories of the training split.
+
+    The validation split decides which networks along the training are kept; the test split is only
+    used to measure. Same data, settings and seed on one thread: same model, unless the deadline
+    cuts in.
+
+    Parameters
+    ----------
+    data : the trajectories.
+    settings : what the fit may cost.
+    seed : of everything random.
+    initial : an earlier model of the molecule, whose networks are trained further.
+    deadline : of ``time.monotonic()``, when training ends early.
+    on_progress : called now and then with (steps done, steps in all, loss).
+
+    Raises
+    ------
+    SpacetimeError
+        No trajectory to learn from is as long as a segment, the frames do not fit the cutoff, the
+        molecule cannot be described, or ``initial`` is of another kind.
+
+    """
+    usable = _usable(data, settings.cutoff)
+    problem = _pose(data, settings, usable["train"], initial)
+    lesson = problem.lesson(usable["train"], settings.windows, seed)
+    generator = torch.Generator().manual_seed(seeds.integer(seed, "networks"))
+    untrained = _untrained(problem, lesson, settings, generator, initial)
+    untrained = replace(untrained, metadata=_metadata(data, settings, seed))
+    held_out = None
+    if usable["validation"]:
+        held_out = problem.lesson(usable["validation"], N_VALIDATION_WINDOWS, seed)
+    (weights, biases), course = train(
+        (untrained.weights, untrained.biases),
+        lesson.for_networks(untrained),
+        held_out.for_networks(untrained) if held_out else None,
+        MotionLoss(problem.zmatrix, problem.basis, problem.times, untrained.coefficient_scale),
+        steps=settings.steps,
+        batch=settings.batch,
+        learning_rate=settings.learning_rate,
+        generator=generator,
+        deadline=deadline,
+        on_progress=on_progress,
+    )
+    model = replace(untrained, weights=weights, biases=biases)
+    course |= {"windows": len(lesson.starts), "operations": len(problem.operations)}
+    validation, test = (
+        assess(model, data, usable[split]) if usable[split] else None
+        for split in ("validation", "test")
+    )
+    return FittedModel(model, course, validation, test)
+
+
+def _usable(data: TrajectorySet, cutoff: float) -> dict[str, list[int]]:
+    """Return for each split the trajectories that are longer than a segment."""
+    n_steps = round(cutoff / data.timestep)
+    if n_steps < 2 or not abs(n_steps * data.timestep - cutoff) <= 1e-6 * cutoff:
+        raise SpacetimeError(
+            f"4D fit: a cutoff of {cutoff} fs is not a multiple (2 or more) of the time between"
+            f" frames, {data.timestep} fs; change the cutoff or store frames more often"
+        )
+    usable = {
+        split: [i for i in data.members(split) if len(data.positions[i]) > n_steps]
+        for split in ("train", "validation", "test")
+    }
+    if not usable["train"]:
+        raise SpacetimeError(
+            f"4D fit: no training trajectory is longer than a segment of {cutoff} fs ({n_steps}"
+            f" frames), of {len(data.ids)} trajectories given; run longer ones"
+        )
+    return usable
+
+
+def _pose(
+    data: TrajectorySet,
+    settings: FitSettings,
+    indices: list[int],
+    initial: SpacetimeModel | None,
+) -> _Problem:
+    frames = data.frames(indices)
+    n_steps = round(settings.cutoff / data.timestep)
+    times = data.timestep * torch.arange(1, n_steps + 1, dtype=torch.float64)
+    size = min(settings.basis_size, n_steps)
+    if initial is None:
+        zmatrix = build_zmatrix(data.numbers, frames)
+        basis = TimeBasis.orthonormal(settings.cutoff, times, size)
+    else:
+        _check_initial(initial, data, settings, size)
+        zmatrix, basis = initial.zmatrix, initial.basis
+    operations = find_operations(zmatrix, data.numbers, frames)
+    return _Problem(data, zmatrix, basis, times, operations)
+
+
+def _check_initial(
+    initial: SpacetimeModel, data: TrajectorySet, settings: FitSettings, size: int
+) -> None:
+    hidden = tuple(weight.shape[-1] for weight in initial.weights[:-1])
+    has = initial.numbers, initial.cutoff, initial.n_members, hidden, initial.basis.size
+    numbers = tuple(int(z) for z in data.numbers)
+    wants = numbers, settings.cutoff, settings.members, tuple(settings.hidden), size
+    if has != wants:
+        raise SpacetimeError(
+            "4D fit: the initial model has other (numbers, cutoff, members, hidden, basis size)"
+            f" than asked for, {has} against {wants}; fit without it"
+        )
+
+
+def _untrained(
+    problem: _Problem,
+    lesson: _Lesson,
+    settings: FitSettings,
+    generator: torch.Generator,
+    initial: SpacetimeModel | None,
+) -> SpacetimeModel:
+    """Return a model with its polynomial solved, and networks that are new or the initial ones."""
+    shape = problem.zmatrix.n_coordinates, problem.basis.size
+    if initial is None:
+        raw = features.first_order(problem.zmatrix, lesson.starts, lesson.rates)
+        mean, scale = raw.mean(dim=0), raw.std(dim=0).clamp_min(1e-6)
+        sizes = [raw.shape[1], *settings.hidden, shape[0] * shape[1]]
+        weights, biases = new_layers(sizes, settings.members, generator)
+    else:
+        mean, scale = initial.feature_mean, initial.feature_scale
+        weights, biases = initial.weights, initial.biases
+    model = SpacetimeModel(
+        numbers=tuple(int(z) for z in problem.data.numbers),
+        masses=torch.as_tensor(problem.data.masses, dtype=torch.float64),
+        zmatrix=problem.zmatrix,
+        basis=problem.basis,
+        feature_mean=mean,
+        feature_scale=scale,
+        polynomial=torch.empty(0),
+        coefficient_scale=torch.ones(shape) if initial is None else initial.coefficient_scale,
+        weights=weights,
+        biases=biases,
+        metadata={},
+    )
+    inputs = model.normalised(lesson.starts, lesson.rates)
+    model = replace(model, polynomial=polynomial.solve(model.zmatrix, inputs, lesson.wanted))
+    if initial is None:
+        spread = lesson.for_networks(model).targets.std(dim=0).clamp_min(1e-8)
+        model = replace(model, coefficient_scale=spread.view(shape))
+    return model
+
+
+def _metadata(data: TrajectorySet, settings: FitSettings, seed: int) -> dict[str, object]:
+    return {
+        "settings": asdict(settings),
+        "seed": seed,
+        "timestep": data.timestep,
+        **{split: [data.ids[i] for i in data.members(split)] for split in ("train", "validation")},
+    }
