@@ -59,14 +59,18 @@ def _curve(directory: Path) -> list[dict[str, Any]]:
 def _cross(directories: list[Path]) -> None:
     """Judge the last committee of each campaign on the audit frames of every campaign."""
     for judged in directories:
-        members = _last_members(judged)
         for judge in directories:
-            error = judge_audit(members, _last_audit(judge))
+            error = judge_last(judged, judge)
             print(
                 f"{judged} on the audit of {judge}: {error['force_rmse']:.4f}"
                 f" [{_number(error['force_low'])}, {_number(error['force_high'])}] eV/Å"
                 f" ({error['n_frames']} frames)"
             )
+
+
+def judge_last(judged: Path, judge: Path) -> dict[str, Any]:
+    """Return the error of a campaign's last committee on the audit frames of a campaign."""
+    return judge_audit(_last_members(judged), _last_audit(judge))
 
 
 def _last_members(directory: Path) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -53,7 +54,8 @@ class LoadedCampaign:
     @property
     def directory(self) -> Path:
         """Folder of the ledger and all files of the campaign."""
-        return self.folder / self.config.campaign.directory
+        # Not resolve(): a link in the path is the user's choice and stays.
+        return Path(os.path.normpath(self.folder / self.config.campaign.directory))
 
 
 def load(path: Path, overrides: Mapping[str, object] | None = None) -> LoadedCampaign:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from alloop import seeds
 from alloop.potentials.fitting import Trainable
+from alloop.training.adamw import AdamW
 from alloop.training.data import LabelledGroup
 from alloop.training.losses import frame_losses
 from alloop.training.schedule import Schedule
@@ -49,12 +50,8 @@ class Fit:
         self._schedule = Schedule(settings, self._n_steps)
         self._parameters = trainable.start.clone().requires_grad_()
         self._averaged = trainable.start.clone()
-        self._optimiser = torch.optim.AdamW(
-            [self._parameters],
-            lr=settings.learning_rate,
-            weight_decay=settings.weight_decay,
-            fused=True,
-        )
+        self._optimiser = AdamW(self._parameters.detach(), settings.weight_decay)
+        self._rate = 0.0
         self._step = self._epoch = self._best_epoch = 0
         self.best = self._averaged.clone()
 
@@ -103,16 +100,15 @@ class Fit:
         return math.fsum(losses) / len(losses), False
 
     def _take_step(self, batch: Tensor) -> float:
-        rate = self._schedule.learning_rate(self._step)
-        for options in self._optimiser.param_groups:
-            options["lr"] = rate
-        self._optimiser.zero_grad()
+        self._rate = self._schedule.learning_rate(self._step)
         loss = torch.stack(
             [self._losses(self._parameters, *part)[0].sum() for part in _by_group(batch)]
         ).sum() / len(batch)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self._parameters, self._settings.max_gradient_norm)
-        self._optimiser.step()
+        (gradient,) = torch.autograd.grad(loss, self._parameters)
+        norm = float(gradient.norm())
+        if norm > self._settings.max_gradient_norm:
+            gradient *= self._settings.max_gradient_norm / norm
+        self._optimiser.step(gradient, self._rate)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise DivergedError
@@ -132,8 +128,9 @@ class Fit:
             self.best.copy_(self._averaged)
             self._best_epoch = self._epoch
         if on_epoch is not None:
-            rate = float(self._optimiser.param_groups[0]["lr"])
-            on_epoch(Epoch(self._epoch, self._epochs, self._step, rate, loss, judged, errors))
+            on_epoch(
+                Epoch(self._epoch, self._epochs, self._step, self._rate, loss, judged, errors)
+            )
 
     def _errors(self, parameters: Tensor, entries: Tensor) -> tuple[float, Errors]:
         """Return the mean loss and the errors over some frames; NaN over none."""

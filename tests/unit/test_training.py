@@ -11,6 +11,7 @@ from alloop.errors import ModelError, TrainingError
 from alloop.frames import Frame
 from alloop.potentials.ani.settings import AniSettings
 from alloop.potentials.files import member_bytes
+from alloop.training.adamw import AdamW
 from alloop.training.atom_energies import fit_atom_energies
 from alloop.training.data import TrainingSet, group_frames
 from alloop.training.losses import frame_losses
@@ -353,3 +354,18 @@ def test_metrics_are_the_errors_of_the_stored_member():
     energy = (answer.energies[0].numpy() - data.energies[keep]) / 3
     assert report.training.force == pytest.approx(np.sqrt((force**2).mean()), rel=1e-3)
     assert report.training.energy == pytest.approx(np.sqrt((energy**2).mean()), rel=1e-2)
+
+
+def test_adamw_takes_the_steps_of_torch():
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(20, generator=generator)
+    ours, theirs = start.clone(), start.clone().requires_grad_()
+    optimiser = AdamW(ours, 0.3)
+    reference = torch.optim.AdamW([theirs], weight_decay=0.3, lr=0.1)
+    for step in range(5):
+        gradient = torch.randn(20, generator=generator)
+        optimiser.step(gradient, 0.1 / (step + 1))
+        reference.param_groups[0]["lr"] = 0.1 / (step + 1)
+        theirs.grad = gradient
+        reference.step()
+    assert torch.allclose(ours, theirs.detach(), atol=1e-6)
