@@ -50,14 +50,22 @@ def _table(generations: list[dict[str, Any]]) -> list[str]:
 
 
 def _spacetime(model: dict[str, Any]) -> str:
-    numbers = ", ".join(
-        f"{name} {value:.4g}"
-        for name, value in model["metrics"].items()
-        if isinstance(value, int | float)
+    head = (
+        f"4D model of {model['system']} after generation {model['generation']}"
+        f" (to {model['cutoff_fs']:g} fs, {model['sha256'][:12]})"
+    )
+    test = model["metrics"].get("test")
+    if test is None:
+        return f"{head}: no trajectory was left to test it on"
+    units = {"bond": "Å", "angle": "rad", "dihedral": "rad"}
+    errors = ", ".join(
+        f"{name} {test['ensemble'][name]:.4f} {unit} (ballistic {test['ballistic'][name]:.3f})"
+        for name, unit in units.items()
+        if name in test["ensemble"]
     )
     return (
-        f"4D model of {model['system']} after generation {model['generation']}"
-        f" (to {model['cutoff_fs']:g} fs, {model['sha256'][:12]}): {numbers}"
+        f"{head}: on {test['n_segments']} segments of {test['n_trajectories']} trajectories it has"
+        f" not seen, {errors}"
     )
 
 

@@ -1,8 +1,9 @@
-"""How wrong a 4D model is on trajectories it has not seen, beside what no model at all would say."""
+"""How wrong a 4D model is on unseen trajectories, beside what no model at all would say."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -19,17 +20,33 @@ from alloop.spacetime.trajectories import (
 
 Scores = dict[str, float]
 """Errors by name: ``bond`` over all times, ``bond_end`` at the cutoff, ``bond_rate``, ..."""
-Assessment = dict[str, int | Scores]
+
+
+@dataclass(frozen=True, slots=True)
+class Assessment:
+    """Errors over segments that follow each other without overlap.
+
+    Root mean square per coordinate, averaged over the coordinates of a kind, Å and rad, for rates
+    per fs; ``rmsd_end`` is the mean Cartesian RMSD after superposition at the cutoff, Å.
+
+    Attributes
+    ----------
+    n_trajectories, n_segments : what was compared.
+    member : one network, mean of the errors of all.
+    ensemble : the mean prediction of all networks.
+    ballistic : uniform motion of the coordinates, q0 + q0' t, for scale.
+
+    """
+
+    n_trajectories: int
+    n_segments: int
+    member: Scores
+    ensemble: Scores
+    ballistic: Scores
 
 
 def assess(model: SpacetimeModel, data: TrajectorySet, indices: list[int]) -> Assessment:
-    """Return the errors over segments that follow each other without overlap.
-
-    Root mean square per coordinate, averaged over the coordinates of a kind (Å, rad, and per fs for
-    rates), of ``member`` (one network, mean of all), ``ensemble`` (their mean prediction) and
-    ``ballistic`` (q0 + q0' t); ``rmsd_end`` is the mean Cartesian RMSD after superposition at the
-    cutoff, Å.
-    """
+    """Return the errors of a model on some of the trajectories."""
     n_steps = round(model.cutoff / data.timestep)
     times = data.timestep * torch.arange(1, n_steps + 1, dtype=torch.float64)
     tallies = {name: _Tally(model) for name in ("ensemble", "ballistic")}
@@ -54,12 +71,13 @@ def assess(model: SpacetimeModel, data: TrajectorySet, indices: list[int]) -> As
         tallies["ensemble"].add_rmsd(there[:, 0], end)
         tallies["ballistic"].add_rmsd(start[0] + times[-1] * start[1], end)
     each = [member.scores() for member in members]
-    return {
-        "n_trajectories": len(indices),
-        "n_segments": tallies["ensemble"].n_segments,
-        "member": {name: sum(s[name] for s in each) / len(each) for name in each[0]},
-        **{name: tally.scores() for name, tally in tallies.items()},
-    }
+    return Assessment(
+        n_trajectories=len(indices),
+        n_segments=tallies["ensemble"].n_segments,
+        member={name: sum(scores[name] for scores in each) / len(each) for name in each[0]},
+        ensemble=tallies["ensemble"].scores(),
+        ballistic=tallies["ballistic"].scores(),
+    )
 
 
 class _Tally:
@@ -91,7 +109,9 @@ class _Tally:
     def scores(self) -> Scores:
         scores = {}
         for name, squares in self._squares.items():
-            errors = torch.sqrt(squares / self.n_segments) if self.n_segments else squares * math.nan
+            errors = (
+                torch.sqrt(squares / self.n_segments) if self.n_segments else squares * math.nan
+            )
             for kind, span in self._kinds.items():
                 scores[kind + name] = float(errors[span].mean())
         if self._rmsds:

@@ -6,12 +6,15 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
+from alloop.errors import SpacetimeError
 from alloop.spacetime.basis import TimeBasis
 from alloop.spacetime.model import stacked_mlp
+from alloop.spacetime.settings import FitSettings
 from alloop.spacetime.zmatrix import ZMatrix
 
 Progress = Callable[[int, int, float], None]
@@ -22,6 +25,7 @@ Layers = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
 LOSS_WEIGHTS = {"bond": (1.0, 16.0), "angle": (2.0, 20.0), "dihedral": (4.0, 24.0)}
 """Of coordinates and rates; those of GICnet (doi:10.1021/acs.jpclett.3c01592, SI)."""
 WARM_UP_STEPS = 50
+BETAS = (0.9, 0.99)
 WEIGHT_DECAY = 0.1
 N_VALIDATIONS = 10
 """How many times in a training the best networks so far are looked for."""
@@ -56,13 +60,13 @@ class MotionLoss:
 
 def new_layers(sizes: list[int], n_members: int, generator: torch.Generator) -> Layers:
     """Return random layers whose last one is zero: untrained networks change nothing."""
-    weights, biases = [], []
-    for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True):
-        spread = 0.0 if n_out == sizes[-1] and len(weights) == len(sizes) - 2 else 2.0 / n_in
-        weights.append(
-            math.sqrt(spread) * torch.randn(n_members, n_in, n_out, generator=generator)
-        )
+    weights: list[Tensor] = []
+    biases: list[Tensor] = []
+    for n_in, n_out in pairwise(sizes):
+        spread = math.sqrt(2.0 / n_in)
+        weights.append(spread * torch.randn(n_members, n_in, n_out, generator=generator))
         biases.append(torch.zeros(n_members, 1, n_out))
+    weights[-1].zero_()
     return tuple(weights), tuple(biases)
 
 
@@ -71,10 +75,7 @@ def train(
     sample: Sample,
     validation: Sample | None,
     loss: MotionLoss,
-    *,
-    steps: int,
-    batch: int,
-    learning_rate: float,
+    settings: FitSettings,
     generator: torch.Generator,
     deadline: float | None,
     on_progress: Progress | None,
@@ -83,19 +84,26 @@ def train(
 
     Adam with decoupled weight decay; the learning rate warms up and falls to zero by a cosine. Each
     member draws its own batches. At ``deadline`` (of ``time.monotonic``) training ends early.
+
+    Raises
+    ------
+    SpacetimeError
+        The networks diverged.
+
     """
     weights, biases = (tuple(p.clone().requires_grad_() for p in part) for part in layers)
-    optimiser = torch.optim.AdamW(
-        [*weights, *biases], lr=learning_rate, betas=(0.9, 0.99), weight_decay=WEIGHT_DECAY
-    )
+    optimiser = torch.optim.AdamW([*weights, *biases], betas=BETAS, weight_decay=WEIGHT_DECAY)
+    steps = settings.steps
     best, best_loss = layers, _validate(layers, validation, loss)
     done, current = 0, math.nan
     for step in range(1, steps + 1):
         if deadline is not None and time.monotonic() >= deadline:
             break
         for group in optimiser.param_groups:
-            group["lr"] = learning_rate * _schedule(step, steps)
-        rows = torch.randint(len(sample.inputs), (len(weights[0]), batch), generator=generator)
+            group["lr"] = settings.learning_rate * _schedule(step, steps)
+        rows = torch.randint(
+            len(sample.inputs), (len(weights[0]), settings.batch), generator=generator
+        )
         outputs = stacked_mlp(sample.inputs[rows], weights, biases)
         total = loss(outputs - sample.targets[rows]).sum()
         optimiser.zero_grad()
@@ -103,13 +111,22 @@ def train(
         optimiser.step()
         done, current = step, float(total.detach()) / len(weights[0])
         if step % max(steps // N_VALIDATIONS, 1) == 0 or step == steps:
-            now = tuple(p.detach().clone() for p in weights), tuple(p.detach().clone() for p in biases)
+            now = _copy(weights), _copy(biases)
             value = _validate(now, validation, loss)
             if validation is None or value < best_loss:
                 best, best_loss = now, value
             if on_progress is not None:
                 on_progress(step, steps, current)
+    if not all(bool(torch.isfinite(p).all()) for part in best for p in part):
+        raise SpacetimeError(
+            f"4D fit: the networks diverged at a learning rate of {settings.learning_rate};"
+            " lower it, or look for broken trajectories"
+        )
     return best, {"steps": float(done), "train_loss": current, "validation_loss": best_loss}
+
+
+def _copy(parameters: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(parameter.detach().clone() for parameter in parameters)
 
 
 def _validate(layers: Layers, validation: Sample | None, loss: MotionLoss) -> float:

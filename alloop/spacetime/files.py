@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -49,7 +51,10 @@ def load_model(path: Path) -> SpacetimeModel:
 
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # A pickle of another protocol is no file of ours: refused just below, without a word.
+            warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelError(f"{path} cannot be read as a 4D model: {reason}") from error
@@ -71,7 +76,7 @@ class _DamagedError(Exception):
     """Some part of a model does not fit the others."""
 
 
-def _model(content: dict[str, object]) -> SpacetimeModel:
+def _model(content: dict[str, Any]) -> SpacetimeModel:
     return SpacetimeModel(
         numbers=tuple(content["numbers"]),
         masses=content["masses"],

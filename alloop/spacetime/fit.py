@@ -16,52 +16,13 @@ from alloop.spacetime.basis import TimeBasis
 from alloop.spacetime.construction import build_zmatrix
 from alloop.spacetime.ensemble import MotionLoss, Progress, Sample, new_layers, train
 from alloop.spacetime.model import SpacetimeModel
+from alloop.spacetime.settings import FitSettings
 from alloop.spacetime.symmetry import Operation, find_operations
 from alloop.spacetime.trajectories import TrajectorySet, draw_windows
 from alloop.spacetime.zmatrix import ZMatrix
 
 N_VALIDATION_WINDOWS = 4096
 """Enough to tell the better of two sets of networks."""
-
-
-@dataclass(frozen=True, slots=True)
-class FitSettings:
-    """What a fit may cost; the defaults take half a minute on one core for ethanol.
-
-    Attributes
-    ----------
-    cutoff : longest time after a start to predict, fs; a multiple of the time between frames.
-    members : number of networks.
-    hidden : widths of the hidden layers.
-    basis_size : number of functions of time; never more than a segment has frames.
-    windows : how many stretches of trajectory are learnt from.
-    batch : windows per optimiser step and member.
-    steps : optimiser steps; 0 leaves the polynomial alone.
-    learning_rate : of Adam, at its peak.
-
-    Raises
-    ------
-    SpacetimeError
-        Some value makes no sense.
-
-    """
-
-    cutoff: float = 10.0
-    members: int = 4
-    hidden: tuple[int, ...] = (256, 256)
-    basis_size: int = 12
-    windows: int = 72_000
-    batch: int = 256
-    steps: int = 1000
-    learning_rate: float = 6e-3
-
-    def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            least = min(value) if name == "hidden" and value else value
-            if name == "steps" and value == 0 or name == "hidden" and not value:
-                continue
-            if not (least > 0):
-                raise SpacetimeError(f"4D fit: {name} must be positive, got {value}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -166,12 +127,10 @@ def fit(
         lesson.for_networks(untrained),
         held_out.for_networks(untrained) if held_out else None,
         MotionLoss(problem.zmatrix, problem.basis, problem.times, untrained.coefficient_scale),
-        steps=settings.steps,
-        batch=settings.batch,
-        learning_rate=settings.learning_rate,
-        generator=generator,
-        deadline=deadline,
-        on_progress=on_progress,
+        settings,
+        generator,
+        deadline,
+        on_progress,
     )
     model = replace(untrained, weights=weights, biases=biases)
     course |= {"windows": len(lesson.starts), "operations": len(problem.operations)}

@@ -45,7 +45,7 @@ def predict(model: SpacetimeModel, positions: Tensor, velocities: Tensor, times:
     Raises
     ------
     SpacetimeError
-        Wrong shapes, or times out of order or beyond the cutoff.
+        Wrong shapes, starts that are not finite, or times out of order or beyond the cutoff.
 
     """
     _check(model, positions, velocities, times)
@@ -78,10 +78,12 @@ def superpose(weights: Tensor, mobile: Tensor, target: Tensor) -> Tensor:
     Points are (..., n, 3), their weights (n,) (Kabsch 1976, doi:10.1107/S0567739476001873).
     """
     correlation = (weights[:, None] * target).transpose(-1, -2) @ mobile
-    left, _, right = torch.linalg.svd(correlation)
+    sound = _sound(correlation)
+    left, _, right = torch.linalg.svd(torch.where(sound, correlation, 0.0))
     signs = torch.ones_like(left[..., 0])
     signs[..., 2] = torch.linalg.det(left @ right)
-    return (left * signs.unsqueeze(-2)) @ right
+    rotations: Tensor = (left * signs.unsqueeze(-2)) @ right
+    return torch.where(sound, rotations, math.nan)
 
 
 def _lift(
@@ -161,15 +163,23 @@ def _inverse_inertia(masses: Tensor, arms: Tensor) -> Tensor:
     outer = arms.unsqueeze(-1) * arms.unsqueeze(-2)
     identity = torch.eye(3, dtype=arms.dtype)
     inertia = torch.sum(masses[:, None, None] * (squares * identity - outer), dim=-3)
-    return torch.linalg.pinv(inertia, rtol=SINGULAR, hermitian=True)
+    sound = _sound(inertia)
+    safe = torch.where(sound, inertia, identity)
+    inverse: Tensor = torch.linalg.pinv(safe, rtol=SINGULAR, hermitian=True)
+    return torch.where(sound, inverse, math.nan)
+
+
+def _sound(matrices: Tensor) -> Tensor:
+    """Return (..., 1, 1) which matrices are finite: LAPACK would raise for all over one of them."""
+    return torch.isfinite(matrices).all(dim=-1, keepdim=True).all(dim=-2, keepdim=True)
 
 
 def _skew(vectors: Tensor) -> Tensor:
     """Return the matrices (..., 3, 3) of the cross products with vectors (..., 3)."""
     x, y, z = vectors.unbind(-1)
     zero = torch.zeros_like(x)
-    rows = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1)
-    return rows.unflatten(-1, (3, 3))
+    entries = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1)
+    return entries.view(*x.shape, 3, 3)
 
 
 def _orthogonal(matrices: Tensor) -> Tensor:
@@ -188,6 +198,8 @@ def _check(model: SpacetimeModel, positions: Tensor, velocities: Tensor, times: 
             f"starts have positions {tuple(positions.shape)} and velocities"
             f" {tuple(velocities.shape)}, want both (n_replicas, {wanted[0]}, 3)"
         )
+    if not (torch.isfinite(positions).all() and torch.isfinite(velocities).all()):
+        raise SpacetimeError("a start has positions or velocities that are not finite")
     if len(times) and not (
         times[0] >= 0 and times[-1] <= model.cutoff and bool((times[1:] >= times[:-1]).all())
     ):

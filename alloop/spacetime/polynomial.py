@@ -33,7 +33,8 @@ def solve(zmatrix: ZMatrix, inputs: Tensor, wanted: Tensor) -> Tensor:
         normal += (terms.T @ terms).to(torch.float64)
         right += (terms.T @ their).to(torch.float64)
     normal.diagonal().add_(RIDGE * normal.diagonal().mean())
-    return torch.linalg.solve(normal, right).to(torch.float32)
+    solution: Tensor = torch.linalg.solve(normal, right)
+    return solution.to(torch.float32)
 
 
 def subtract(zmatrix: ZMatrix, inputs: Tensor, wanted: Tensor, solution: Tensor) -> Tensor:

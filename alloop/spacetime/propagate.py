@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -55,36 +56,42 @@ def propagate(
         Wrong shapes, starts that are not finite or times out of order.
 
     """
-    if not (torch.isfinite(positions).all() and torch.isfinite(velocities).all()):
-        raise SpacetimeError("a start has positions or velocities that are not finite")
     if not (len(times) and times[0] >= 0 and bool((times[1:] >= times[:-1]).all())):
         raise SpacetimeError("times of a propagation must ascend from 0 or later")
     n_replicas, n_atoms = positions.shape[:2]
-    shape = (n_replicas, len(times), n_atoms, 3)
-    seen = torch.full(shape, math.nan, dtype=torch.float64), torch.full(shape, math.nan).double()
+    unseen = torch.full((n_replicas, len(times), n_atoms, 3), math.nan, dtype=torch.float64)
+    seen_positions, seen_velocities = unseen, unseen.clone()
+    n_frames = torch.zeros(n_replicas, dtype=torch.int64)
     reasons: list[str | None] = [None] * n_replicas
-    n_frames = torch.full((n_replicas,), len(times))
-    going, state, done = torch.arange(n_replicas), (positions, velocities), 0
-    segment = 0
-    while done < len(times) and len(going):
-        local = times[done:] - segment * model.cutoff
-        local = local[local <= model.cutoff]
-        asked = torch.cat([local, local.new_tensor([model.cutoff])])
-        x, v = predict(model, *state, asked)
+    going = torch.arange(n_replicas)
+    for first, n_times, asked in _segments(times, model.cutoff):
+        if len(going) == 0:
+            break
+        x, v = predict(model, positions, velocities, asked)
         faults = [_fault(model, *motion) for motion in zip(x, v, strict=True)]
-        stop = done + len(local)
-        for replica, motion_x, motion_v, fault in zip(going.tolist(), x, v, faults, strict=True):
-            n_sound = len(local)
-            if fault is not None:
-                first, reasons[replica] = fault
-                n_sound = min(first, n_sound)
-                n_frames[replica] = done + n_sound
-            seen[0][replica, done : done + n_sound] = motion_x[:n_sound]
-            seen[1][replica, done : done + n_sound] = motion_v[:n_sound]
+        for row, (replica, fault) in enumerate(zip(going.tolist(), faults, strict=True)):
+            n_sound = n_times if fault is None else min(fault[0], n_times)
+            reasons[replica] = None if fault is None else fault[1]
+            n_frames[replica] += n_sound
+            seen_positions[replica, first : first + n_sound] = x[row, :n_sound]
+            seen_velocities[replica, first : first + n_sound] = v[row, :n_sound]
         alive = torch.tensor([fault is None for fault in faults])
-        going, state = going[alive], (x[alive, -1], v[alive, -1])
-        done, segment = stop, segment + 1
-    return Propagation(times, *seen, n_frames, tuple(reasons))
+        going, positions, velocities = going[alive], x[alive, -1], v[alive, -1]
+    return Propagation(times, seen_positions, seen_velocities, n_frames, tuple(reasons))
+
+
+def _segments(times: Tensor, cutoff: float) -> Iterator[tuple[int, int, Tensor]]:
+    """Yield for each segment its first time's index, its number of times, and the times to ask.
+
+    The latter count from the start of the segment and end with the cutoff where another follows.
+    """
+    first, segment = 0, 0
+    while first < len(times):
+        later = (times[first:] - segment * cutoff).clamp_min(0.0)
+        local = later[later <= cutoff]
+        last = first + len(local) == len(times)
+        yield first, len(local), local if last else torch.cat([local, local.new_tensor([cutoff])])
+        first, segment = first + len(local), segment + 1
 
 
 def _fault(model: SpacetimeModel, positions: Tensor, velocities: Tensor) -> tuple[int, str] | None:

@@ -79,10 +79,11 @@ class TrajectorySet:
 
     def motion(self, index: int) -> tuple[Tensor, Tensor]:
         """Return positions and velocities of a trajectory as float64 tensors."""
-        return tuple(
-            torch.as_tensor(np.array(array[index], dtype=np.float64))
-            for array in (self.positions, self.velocities)
+        positions, velocities = (
+            torch.as_tensor(np.array(arrays[index], dtype=np.float64))
+            for arrays in (self.positions, self.velocities)
         )
+        return positions, velocities
 
 
 @dataclass(frozen=True, slots=True, eq=False)

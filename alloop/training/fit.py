@@ -128,9 +128,7 @@ class Fit:
             self.best.copy_(self._averaged)
             self._best_epoch = self._epoch
         if on_epoch is not None:
-            on_epoch(
-                Epoch(self._epoch, self._epochs, self._step, self._rate, loss, judged, errors)
-            )
+            on_epoch(Epoch(self._epoch, self._epochs, self._step, self._rate, loss, judged, errors))
 
     def _errors(self, parameters: Tensor, entries: Tensor) -> tuple[float, Errors]:
         """Return the mean loss and the errors over some frames; NaN over none."""

@@ -25,7 +25,7 @@ from alloop_db.state import (
 
 WINDOW = 400
 """Pending labels shown to the planner at a time; bounds memory, not the campaign."""
-RECENT = 100
+RECENT = 300
 """Latest label attempts that tell the speed and the health of a tier."""
 
 
@@ -38,6 +38,7 @@ def read_state(connection: Connection) -> CampaignState:
     ).one()
     attempts = connection.execute(
         select(
+            t.LabelAttempt.label_id,
             t.LabelAttempt.status,
             t.LabelAttempt.seconds,
             t.LabelAttempt.error_class,
@@ -64,7 +65,8 @@ def read_state(connection: Connection) -> CampaignState:
         seconds_per_label=(
             statistics.median(row.seconds for row in attempts) if attempts else None
         ),
-        consecutive_failures=len(failures),
+        # Labels, not attempts: the retries of a few hopeless frames do not condemn a tier.
+        consecutive_failures=len({row.label_id for row in failures}),
         requested=sum(labels.values()),
         done=labels.get("done", 0),
         failed=labels.get("failed", 0),

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase.data import atomic_masses
 
 from alloop.spacetime.files import load_model, save_model
-from alloop.spacetime.fit import FitSettings, FittedModel, fit
+from alloop.spacetime.fit import FittedModel, fit
 from alloop.spacetime.model import SpacetimeModel
+from alloop.spacetime.settings import FitSettings
 from alloop.spacetime.trajectories import TrajectorySet
 from alloop.trajectories import Shard, Trajectory
 from alloop_tasks.workspace import Workspace, without_nan
@@ -90,6 +92,6 @@ def _initial(
 def _metrics(fitted: FittedModel) -> dict[str, Any]:
     """Return the errors on trajectories the fit has not seen, and how the fit went."""
     held_out = {"test": fitted.test, "validation": fitted.validation}
-    return {name: scores for name, scores in held_out.items() if scores} | {
+    return {name: asdict(scores) for name, scores in held_out.items() if scores} | {
         "course": dict(fitted.course)
     }

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from ase.calculators.calculator import Calculator
+from tblite.ase import TBLite
 
 
 class UnpicklableError(Exception):
@@ -36,3 +39,36 @@ class Odd(Calculator):
         if self.mood == "crash":
             os.abort()
         self.results = {"energy": 0.0, "forces": np.zeros((len(self.atoms), 3))}
+
+
+class NeverWorks(TBLite):
+    """Fails on every geometry."""
+
+    def __init__(self, folder: str) -> None:
+        super().__init__(method="GFN2-xTB", verbosity=0)
+        self.folder = Path(folder)
+
+    def calculate(self, atoms: Any = None, properties: Any = None, changes: Any = None) -> None:
+        if self.must_fail(hashlib.sha256(atoms.positions.tobytes()).hexdigest()):
+            raise RuntimeError("SCF did not converge after 3 cycles")
+        super().calculate(atoms, properties, changes)
+
+    def must_fail(self, geometry: str) -> bool:
+        return True
+
+
+class SomeNeverWork(NeverWorks):
+    """Fails on a quarter of the geometries, always on the same."""
+
+    def must_fail(self, geometry: str) -> bool:
+        return geometry[0] in "0123"
+
+
+class FailsOnce(NeverWorks):
+    """Fails on half of the geometries the first time that it sees them."""
+
+    def must_fail(self, geometry: str) -> bool:
+        seen = self.folder / f"seen-{geometry}"
+        new = geometry[0] in "01234567" and not seen.exists()
+        seen.touch()
+        return new

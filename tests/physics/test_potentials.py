@@ -1,5 +1,7 @@
 """Laws that every committee must obey, in float64, with random weights: no training involved."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -174,7 +176,7 @@ def test_energy_and_forces_fade_smoothly_at_the_cutoff(cutoff):
         return ask(carbon_at(distance)).member_forces
 
     across = [forces(cutoff + offset) for offset in (-2e-4, -1e-4, 1e-4, 2e-4)]
-    changes = [float((b - a).abs().max()) for a, b in zip(across, across[1:], strict=False)]
+    changes = [float((b - a).abs().max()) for a, b in pairwise(across)]
     inside = float((forces(cutoff - 0.05) - forces(cutoff - 0.0501)).abs().max())
     assert max(changes) < max(5.0 * inside, 1e-4)
     if cutoff == 5.2:

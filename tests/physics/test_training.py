@@ -113,9 +113,7 @@ def test_the_member_says_what_the_trainable_said():
     member, _ = train_member(
         data, settings, level_of_theory="x", seed=1, shape=shape(3, (10, 6)), atom_energies=ATOMS
     )
-    exported = type(member)(
-        "ani", (1, 6, 8), member.settings, model.export(theta), ATOMS, "x", {}
-    )
+    exported = type(member)("ani", (1, 6, 8), member.settings, model.export(theta), ATOMS, "x", {})
     committee = build_committee([exported], dtype=torch.float64)
     positions = torch.tensor(np.array([frame.positions for frame in data.frames]))
     answer = committee.evaluate(data.frames[0].numbers, positions, forces="mean")
@@ -169,12 +167,15 @@ def test_learns_a_crystal_with_its_images():
         frames.append(Frame(np.full(4, 6), positions, cell=cell, pbc=(True, True, True)))
         energies.append(float(answer.energies[0, 0]))
         forces.append(answer.forces[0].numpy())
-    data = TrainingSet(
-        tuple(frames), np.array(energies), tuple(forces), np.arange(24) % 4 == 3
-    )
+    data = TrainingSet(tuple(frames), np.array(energies), tuple(forces), np.arange(24) % 4 == 3)
     settings = TrainSettings(epochs=80, learning_rate=5e-3, resample="none")
     _, report = train_member(
-        data, settings, level_of_theory="x", seed=1, shape=shape(1, (24, 16)), atom_energies={6: -40.0}
+        data,
+        settings,
+        level_of_theory="x",
+        seed=1,
+        shape=shape(1, (24, 16)),
+        atom_energies={6: -40.0},
     )
     assert report.training.force < 0.2 * np.std(np.array(forces))
 

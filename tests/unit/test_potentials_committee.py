@@ -22,7 +22,9 @@ def make_member(seed, elements=(1, 8), level="test"):
         name: torch.randn(shape, generator=generator)
         for name, shape in settings.shapes(elements).items()
     }
-    return Member("ani", elements, settings.to_plain(), weights, dict.fromkeys(elements, 0.0), level, {})
+    return Member(
+        "ani", elements, settings.to_plain(), weights, dict.fromkeys(elements, 0.0), level, {}
+    )
 
 
 WATER = molecule("H2O")

@@ -70,7 +70,7 @@ def distance_between(one, other):
 def test_planted_atomic_energies_are_recovered():
     planted = {1: -13.6, 6: -1029.5, 8: -2041.2}
     rng = np.random.default_rng(0)
-    frames = [np.repeat([1, 6, 8], rng.integers(0, 6, 3) + [1, 0, 0]) for _ in range(40)]
+    frames = [np.repeat([1, 6, 8], rng.integers(0, 6, 3) + np.array([1, 0, 0])) for _ in range(40)]
     energies = np.array([sum(planted[z] for z in f) + rng.normal(0, 1e-3) for f in frames])
     fitted = fit_atom_energies(frames, energies)
     assert fitted == pytest.approx(planted, abs=2e-3)
@@ -103,14 +103,16 @@ def test_labels_that_are_not_finite_are_refused(where):
         energies[3] = np.nan
     else:
         forces[3][1, 2] = np.inf
-    with pytest.raises(TrainingError, match="frame 3 .* not finite"):
+    with pytest.raises(TrainingError, match=r"frame 3 .* not finite"):
         TrainingSet(data.frames, energies, tuple(forces), data.is_validation)
 
 
 def test_labels_of_the_wrong_shape_or_without_training_frames_are_refused():
     data = springs(5)
     with pytest.raises(TrainingError, match="want"):
-        TrainingSet(data.frames, data.energies, (*data.forces[:4], np.zeros((2, 3))), data.is_validation)
+        TrainingSet(
+            data.frames, data.energies, (*data.forces[:4], np.zeros((2, 3))), data.is_validation
+        )
     with pytest.raises(TrainingError, match="4 forces"):
         TrainingSet(data.frames, data.energies, data.forces[:4], data.is_validation)
     with pytest.raises(TrainingError, match="for training"):
@@ -123,7 +125,9 @@ def test_frames_are_grouped_by_composition_and_periodicity():
     boxed = Frame(NUMBERS, water.frames[0].positions, cell=9.0 * np.eye(3), pbc=(True, True, False))
     frames = (water.frames[0], hydroxyl, boxed, water.frames[1])
     forces = tuple(np.zeros((f.n_atoms, 3)) for f in frames)
-    data = TrainingSet(frames, np.array([-1.0, -2.0, -3.0, -4.0]), forces, np.array([0, 0, 0, 1], bool))
+    data = TrainingSet(
+        frames, np.array([-1.0, -2.0, -3.0, -4.0]), forces, np.array([0, 0, 0, 1], bool)
+    )
     groups = group_frames(data, {1: -0.25, 8: -0.5})
     assert [len(g.energies) for g in groups] == [2, 1, 1]
     assert groups[0].energies.tolist() == [0.0, -3.0]

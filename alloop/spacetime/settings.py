@@ -1,0 +1,52 @@
+"""What the fit of a 4D model may cost."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from alloop.errors import SpacetimeError
+
+
+@dataclass(frozen=True, slots=True)
+class FitSettings:
+    """What a fit may cost; the defaults take half a minute on one core for ethanol.
+
+    Attributes
+    ----------
+    cutoff : longest time after a start to predict, fs; a multiple of the time between frames.
+    members : number of networks.
+    hidden : widths of the hidden layers.
+    basis_size : number of functions of time; never more than a segment has frames.
+    windows : how many stretches of trajectory are learnt from.
+    batch : windows per optimiser step and member.
+    steps : optimiser steps; 0 leaves the polynomial alone.
+    learning_rate : of Adam, at its peak.
+
+    Raises
+    ------
+    SpacetimeError
+        Some value makes no sense.
+
+    """
+
+    cutoff: float = 10.0
+    members: int = 4
+    hidden: tuple[int, ...] = (256, 256)
+    basis_size: int = 12
+    windows: int = 72_000
+    batch: int = 256
+    steps: int = 1000
+    learning_rate: float = 6e-3
+
+    def __post_init__(self) -> None:
+        for name in ("cutoff", "members", "basis_size", "windows", "batch", "learning_rate"):
+            value = getattr(self, name)
+            if not (value > 0 and math.isfinite(value)):
+                raise SpacetimeError(f"4D fit: {name} must be positive, got {value}")
+        if not all(width > 0 for width in self.hidden):
+            raise SpacetimeError(
+                f"4D fit: widths of hidden layers are {self.hidden}, want positive"
+            )
+        if self.steps < 0:
+            raise SpacetimeError(f"4D fit: steps must not be negative, got {self.steps}")
