@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import runpy
-import signal
 import sys
 import threading
 import time
@@ -21,8 +20,8 @@ START_ME_AGAIN = 75
 
 def main(directory: Path, driver: int) -> None:
     """Watch the driver, and be Parsl's interchange."""
-    # Ctrl-C goes to every process of the terminal; it is the driver that decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Out of the terminal's reach: what Ctrl-C or Ctrl-Z means is for the driver to say.
+    os.setpgrp()
     threading.Thread(target=_follow, args=(directory, driver), daemon=True).start()
     # A process title overwrites the environment in /proc by which the campaign knows its own.
     sys.modules["setproctitle"] = None  # type: ignore[assignment]  # makes its import fail

@@ -32,7 +32,7 @@ MALONALDEHYDE = Atoms(
     ],
 )
 WATER = molecule("H2O")
-DIMER = WATER + Atoms(WATER.numbers, WATER.positions + [2.9, 0.3, 0.2])
+DIMER = WATER + Atoms(WATER.numbers, WATER.positions + np.array([2.9, 0.3, 0.2]))
 MOLECULES = {
     "ethanol": molecule("CH3CH2OH"),
     "malonaldehyde": MALONALDEHYDE,
@@ -159,7 +159,9 @@ def test_definition_depends_on_neither_orientation_nor_run():
     turn, _ = np.linalg.qr(np.random.default_rng(3).normal(size=(3, 3)))
     zmatrix = build_zmatrix(atoms.numbers, frames)
     assert zmatrix == build_zmatrix(atoms.numbers, frames @ turn + 1.0)
-    assert zmatrix.digest(atoms.numbers) == build_zmatrix(atoms.numbers, frames).digest(atoms.numbers)
+    assert zmatrix.digest(atoms.numbers) == build_zmatrix(atoms.numbers, frames).digest(
+        atoms.numbers
+    )
     assert zmatrix.digest(atoms.numbers) != zmatrix.digest(atoms.numbers[::-1])
 
 
@@ -248,7 +250,8 @@ def test_symmetries_are_those_that_keep_handedness(atoms, count):
     zmatrix = build_zmatrix(atoms.numbers, frames)
     operations = find_operations(zmatrix, atoms.numbers, frames)
     assert len(operations) == count
-    assert operations[0].permutation == tuple(range(len(atoms))) and not operations[0].mirror
+    assert operations[0].permutation == tuple(range(len(atoms)))
+    assert not operations[0].mirror
     for operation in operations:
         assert (atoms.numbers[list(operation.permutation)] == atoms.numbers).all()
         moved = operation(torch.as_tensor(atoms.positions))

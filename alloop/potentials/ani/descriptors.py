@@ -27,6 +27,8 @@ DEVIATION_FLOOR = 0.05
 """Added in quadrature to each feature's deviation, so that nearly constant ones stay small."""
 _SEEN = 1e-6
 _FRAMES_AT_ONCE = 16
+_DENSE_BYTES = 64_000_000
+"""Work space for building Jacobians, before features that no frame has are dropped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,8 +162,10 @@ class Descriptors:
     def _dense(self) -> Tensor:
         """Return (n_frames, 3 n_atoms, n_inputs), the standardised Jacobian of every frame."""
         n_frames, n_atoms, width = self._raw.features.shape
+        frame_bytes = 4 * n_atoms * width * 3 * n_atoms
+        step = max(1, min(_FRAMES_AT_ONCE, _DENSE_BYTES // frame_bytes))
         parts = []
-        for frames in torch.arange(n_frames).split(_FRAMES_AT_ONCE):
+        for frames in torch.arange(n_frames).split(step):
             dense = jacobian(self._raw.environments(frames), n_atoms)
             blocks = dense.view(len(frames), n_atoms, width, -1).split(self._raw.counts, 1)
             scaled = [
