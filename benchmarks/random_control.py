@@ -16,6 +16,7 @@ import math
 from collections.abc import Iterable
 from pathlib import Path
 
+from learning_curve import judge_last
 from rich.console import Console
 
 from alloop.campaign.start import start
@@ -23,7 +24,6 @@ from alloop.config.load import load
 from alloop.report.display import Display
 from alloop.report.status import status
 from alloop_db.ledger import open_readonly
-from learning_curve import judge_last
 
 OUT_OF_REACH = "0.0001 eV/A"
 

@@ -96,7 +96,7 @@ CREATE TABLE committee (
 );
 
 CREATE TABLE label_tally (
-    -- Labels counted by generation and status; triggers keep it, so that planning need not count.
+    -- Labels counted by generation and status, kept by triggers: planning need not count.
     generation_id INTEGER NOT NULL, -- the generation that asked for them
     status VARCHAR NOT NULL, -- pending, done, failed or skipped
     n INTEGER NOT NULL, -- how many

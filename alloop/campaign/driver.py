@@ -74,23 +74,25 @@ class Driver:
                 self._store.spend(time.monotonic() - self._booked)
 
     def _loop(self) -> Verdict:
-        while True:
+        step = self._advance()
+        while not isinstance(step, Verdict):
             if self._stop:
                 return Verdict("paused", f"stopped by {self._stop}; start again to go on")
             self._check_lock()
-            step = self._advance()
-            if isinstance(step, Verdict):
-                return step
             pausing = (self._directory / PAUSE).exists()
             if pausing and not self._flying:
                 return Verdict("paused", "paused on request; start again to go on")
             if not pausing:
                 self._submit()
-            for outcome in self._executor.wait(timeout=0.2):
+            outcomes = self._executor.wait(timeout=0.2)
+            for outcome in outcomes:
                 self._settle(outcome)
             if failure := self._executor_failure():
                 return Verdict("lost", f"{failure}; nothing is lost, start again to go on")
             self._tell(step)
+            if outcomes:  # nothing else can change what is missing
+                step = self._advance()
+        return step
 
     def _advance(self) -> Plan | Verdict:
         """Carry out what needs no worker, record what needs one."""

@@ -259,7 +259,7 @@ def train(config: Campaign, state: CampaignState, snapshot: SnapshotState) -> li
             {
                 "member": member,
                 "architecture": {"kind": group.kind, "size": group.size},
-                "settings": _train_settings(config.train),
+                "settings": _train_settings(config.train, warm=member in parents),
                 "snapshot": snapshot.sha256,
                 "data": snapshot.artifact,
                 "parent": parents.get(member),
@@ -271,8 +271,10 @@ def train(config: Campaign, state: CampaignState, snapshot: SnapshotState) -> li
     ]
 
 
-def _train_settings(train: Train) -> dict[str, Any]:
-    settings = train.model_dump(mode="json", exclude={"warm_start", "bootstrap"})
+def _train_settings(train: Train, *, warm: bool) -> dict[str, Any]:
+    settings = train.model_dump(mode="json", exclude={"warm_start", "warm_steps", "bootstrap"})
+    if warm:
+        settings["max_steps"] = train.warm_steps
     return settings | {"resample": "bootstrap" if train.bootstrap else "none"}
 
 

@@ -17,8 +17,8 @@ from alloop.config.load import LoadedCampaign
 from alloop.config.resolved import check_changes, digest, resolved
 from alloop.errors import ConfigError, MethodError
 from alloop.executors.site import build_executor, load_site
-from alloop_db import schema as t
 from alloop.reference.method import MethodSpec, build_reference
+from alloop_db import schema as t
 from alloop_db.filesystem import network_warning
 from alloop_db.ledger import open_ledger
 from alloop_db.lock import CampaignLock

@@ -1,12 +1,14 @@
 """Parsl's interchange, which takes all processes of its campaign along when the driver dies.
 
-``python -m alloop.executors.interchange DIRECTORY DRIVER_PID``, as a child of the driver.
+``python -m alloop.executors.interchange DIRECTORY SCRATCH DRIVER_PID``, as a child of the driver;
+SCRATCH is a folder that nobody needs after it.
 """
 
 from __future__ import annotations
 
 import os
 import runpy
+import shutil
 import sys
 import threading
 import time
@@ -18,11 +20,11 @@ WATCH_EVERY_S = 0.5
 START_ME_AGAIN = 75
 
 
-def main(directory: Path, driver: int) -> None:
+def main(directory: Path, scratch: Path, driver: int) -> None:
     """Watch the driver, and be Parsl's interchange."""
     # Out of the terminal's reach: what Ctrl-C or Ctrl-Z means is for the driver to say.
     os.setpgrp()
-    threading.Thread(target=_follow, args=(directory, driver), daemon=True).start()
+    threading.Thread(target=_follow, args=(directory, scratch, driver), daemon=True).start()
     # A process title overwrites the environment in /proc by which the campaign knows its own.
     sys.modules["setproctitle"] = None  # type: ignore[assignment]  # makes its import fail
     runpy.run_module(
@@ -30,13 +32,14 @@ def main(directory: Path, driver: int) -> None:
     )
 
 
-def _follow(directory: Path, driver: int) -> None:
+def _follow(directory: Path, scratch: Path, driver: int) -> None:
     # Not psutil: its start times move with the clock, a parent that dies is replaced at once.
     while os.getppid() == driver:
         time.sleep(WATCH_EVERY_S)
     end_campaign(directory)
+    shutil.rmtree(scratch, ignore_errors=True)
     os._exit(START_ME_AGAIN)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))

@@ -141,7 +141,7 @@ class LocalExecutor:
         self._pool.close()
         self._pool = Pool(self._directory, self.slots)
         self._standing_still, self._patience = 0.0, START_PATIENCE_S
-        for key in ():
+        for key in former.keys() - taken:
             self.submit(former[key].kind, former[key].spec, key)
         return [Outcome(key, "lost", trouble) for key in taken]
 

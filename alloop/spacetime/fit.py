@@ -21,6 +21,8 @@ from alloop.spacetime.symmetry import Operation, find_operations
 from alloop.spacetime.trajectories import TrajectorySet, draw_windows
 from alloop.spacetime.zmatrix import ZMatrix
 
+N_SAMPLED_FRAMES = 100
+"""How many frames decide about coordinates and symmetries."""
 N_VALIDATION_WINDOWS = 4096
 """Enough to tell the better of two sets of networks."""
 
@@ -32,8 +34,8 @@ class FittedModel:
     Attributes
     ----------
     model : the model.
-    course : ``windows`` learnt from, ``operations`` of symmetry, ``steps`` done, ``train_loss``,
-        ``validation_loss``, ``smallest_singular_value`` of the internal coordinates.
+    course : ``windows`` learnt from, ``operations`` of symmetry, ``steps`` done, ``train_loss``
+        (where steps were done) and ``validation_loss`` (where that split has trajectories).
     validation, test : the errors of :func:`alloop.spacetime.accuracy.assess`, or None where the
         split has no trajectory as long as a segment.
 
@@ -167,7 +169,7 @@ def _pose(
     indices: list[int],
     initial: SpacetimeModel | None,
 ) -> _Problem:
-    frames = data.frames(indices)
+    frames = data.frames(indices, N_SAMPLED_FRAMES)
     n_steps = round(settings.cutoff / data.timestep)
     times = data.timestep * torch.arange(1, n_steps + 1, dtype=torch.float64)
     size = min(settings.basis_size, n_steps)

@@ -87,7 +87,7 @@ def _segments(times: Tensor, cutoff: float) -> Iterator[tuple[int, int, Tensor]]
     """
     first, segment = 0, 0
     while first < len(times):
-        later = (times[first:] - segment * cutoff).clamp_min(0.0)
+        later = times[first:] - segment * cutoff
         local = later[later <= cutoff]
         last = first + len(local) == len(times)
         yield first, len(local), local if last else torch.cat([local, local.new_tensor([cutoff])])

@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from alloop.spacetime.construction import sample_frames
 from alloop.spacetime.graph import CovalentGraph
 from alloop.spacetime.internal import to_internal
 from alloop.spacetime.zmatrix import ZMatrix
@@ -46,9 +45,8 @@ def find_operations(
 
     The identity comes first. At most MAX_OPERATIONS are returned.
     """
-    samples = sample_frames(frames)
-    graph = CovalentGraph.of_frames(numbers, samples)
-    positions = torch.as_tensor(samples)
+    graph = CovalentGraph.of_frames(numbers, frames)
+    positions = torch.as_tensor(frames)
     handedness = _handedness(zmatrix, positions)
     mirrors = (False, True) if zmatrix.n_dihedrals else (False,)
     found: list[Operation] = []

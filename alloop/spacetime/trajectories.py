@@ -73,9 +73,11 @@ class TrajectorySet:
         """Return the indices of the trajectories of a split."""
         return [i for i, name in enumerate(self.splits) if name == split]
 
-    def frames(self, indices: list[int]) -> NDArray[np.float64]:
-        """Return the positions of some trajectories as one (n_frames, n_atoms, 3), Å."""
-        return np.concatenate([self.positions[i] for i in indices])
+    def frames(self, indices: list[int], n_frames: int) -> NDArray[np.float64]:
+        """Return about so many positions (n, n_atoms, 3), Å, from all over some trajectories."""
+        each = -(-n_frames // len(indices))
+        picked = [np.linspace(0, len(self.positions[i]) - 1, each).astype(int) for i in indices]
+        return np.concatenate([self.positions[i][k] for i, k in zip(indices, picked, strict=True)])
 
     def motion(self, index: int) -> tuple[Tensor, Tensor]:
         """Return positions and velocities of a trajectory as float64 tensors."""

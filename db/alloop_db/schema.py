@@ -313,7 +313,7 @@ class LabelRow(Base):
 
 
 class LabelTally(Base):
-    """Labels counted by generation and status; triggers keep it, so that planning need not count."""
+    """Labels counted by generation and status, kept by triggers: planning need not count."""
 
     __tablename__ = "label_tally"
     __table_args__ = ({"sqlite_with_rowid": False},)

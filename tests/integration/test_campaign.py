@@ -8,13 +8,13 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from alloop.potentials.calculator import CommitteeCalculator
 from typer.testing import CliRunner
 
 from alloop.artifacts import ArtifactStore
 from alloop.cli.main import app
 from alloop.datasets import load_dataset
 from alloop.errors import ConfigError, LedgerBusyError
+from alloop.potentials.calculator import CommitteeCalculator
 from alloop_db.lock import CampaignLock
 
 pytestmark = pytest.mark.timeout(600)

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from pathlib import Path
@@ -199,9 +200,8 @@ def test_a_killed_interchange_is_replaced_and_waiting_tasks_go_on(executor, dire
         executor.submit("label", label_spec(odd(seconds=60.0)), workspace.key)
     executor.submit("label", label_spec(odd()), "waiting")
     wait_until(lambda: all(workspace.running_on for workspace in taken))
-    (interchange,) = [p for p in of_campaign(directory) if "interchange" in " ".join(p.cmdline())]
 
-    interchange.kill()
+    interchange_of(directory).kill()
 
     outcomes = wait_for(executor, {"taken 0", "taken 1", "waiting"})
     statuses = {key: outcome.status for key, outcome in outcomes.items()}
@@ -214,17 +214,26 @@ def test_parsl_writes_nowhere_else(executor, directory):
     assert not (Path.cwd() / "runinfo").exists()
 
 
-def test_after_close_nothing_is_left(directory, executor, tmp_path):
+@pytest.mark.parametrize("broken", [False, True])
+def test_after_close_nothing_is_left(directory, executor, tmp_path, broken):
     own = LocalExecutor(tmp_path, 1)
     run_until_taken(own, tmp_path)
-    aliases = set(Path(os.environ.get("TMPDIR", "/tmp")).glob("alloop-*"))
+    alias = own._pool._alias
+    assert alias.exists()
+    if broken:
+        interchange_of(tmp_path).kill()
 
     own.close()
 
     assert of_campaign(tmp_path) == []
     assert of_campaign(directory) != [], "another campaign's processes are not ours to end"
-    assert len(set(Path(os.environ.get("TMPDIR", "/tmp")).glob("alloop-*")) - aliases) == 0
+    assert not alias.exists()
     assert all(str(tmp_path) not in " ".join(command_of(p)) for p in psutil.process_iter())
+
+
+def interchange_of(directory):
+    (found,) = [p for p in of_campaign(directory) if "interchange" in " ".join(p.cmdline())]
+    return found
 
 
 def run_until_taken(executor, directory):
@@ -263,11 +272,18 @@ def test_a_killed_driver_takes_its_processes_along(tmp_path):
     try:
         wait_until(lambda: taken(tmp_path) == 2)
         assert len(of_campaign(tmp_path)) >= 4
+        assert len(aliases_of(tmp_path)) == 1
     finally:
         driver.kill()
         driver.wait()
 
     wait_until(lambda: of_campaign(tmp_path) == [], limit=10.0)
+    wait_until(lambda: aliases_of(tmp_path) == [])
+
+
+def aliases_of(directory):
+    folders = Path(tempfile.gettempdir()).glob("alloop-*/parsl")
+    return [alias for alias in folders if alias.resolve() == directory / "parsl"]
 
 
 def taken(directory):

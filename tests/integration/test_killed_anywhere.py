@@ -98,7 +98,7 @@ def check_ledger(config: Path, undisturbed: Path) -> None:
     assert rows(config, twice) == []
     assert rows(config, "SELECT COUNT(*) FROM label WHERE status IN ('pending')") == [(0,)]
     for table in ("model", "committee", "spacetime_model", "trajectory", "snapshot"):
-        count = f"SELECT COUNT(*) FROM {table}"  # noqa: S608  names of our own
+        count = f"SELECT COUNT(*) FROM {table}"
         assert rows(config, count) == rows(undisturbed, count), table
 
 

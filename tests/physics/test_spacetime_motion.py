@@ -173,7 +173,10 @@ def test_a_bend_through_the_straight_line_is_part_of_the_data(straight):
 def test_a_molecule_that_starts_exactly_straight_bends_in_the_plane_of_its_velocities(straight):
     positions, velocities = (part[-2:] for part in straight.motion)
     there, moving = predict(
-        straight.fitted.model, positions[:, 0], velocities[:, 0], torch.arange(0, 10.5, 0.5).double()
+        straight.fitted.model,
+        positions[:, 0],
+        velocities[:, 0],
+        torch.arange(0, 10.5, 0.5).double(),
     )
     assert (moving[:, 0] - velocities[:, 0]).abs().max() < 1e-12
     assert (there - positions[:, :21]).abs().max() < 0.02

@@ -56,7 +56,7 @@ def test_every_default_is_in_it_and_quantities_carry_units(folder: Path) -> None
     assert data["explore"]["routes"][0]["record_every"] == "5 fs"
     assert data["explore"]["routes"][0]["duration"] == "2000 fs"
     assert data["campaign"]["directory"] == "runs/test"
-    assert data["train"]["epochs"] == 250
+    assert data["train"]["epochs"] == 500
 
 
 def test_files_that_mean_the_same_have_one_digest(folder: Path) -> None:

@@ -192,7 +192,8 @@ def test_plateaus_halve_the_rate_and_patience_ends():
     settings = TrainSettings(learning_rate=1.0, warmup_steps=0, schedule="plateau", patience=6)
     schedule = Schedule(settings, 100)
     assert schedule.judge(1.0)
-    assert schedule.judge(0.9)
+    assert not schedule.judge(1.1)
+    assert schedule.judge(0.9)  # forgives the epoch before
     rates = []
     for _ in range(6):
         assert not schedule.out_of_patience
@@ -334,6 +335,14 @@ def test_without_validation_frames_the_training_loss_judges():
     assert report.validation.n_frames == 0
     assert math.isnan(report.validation.force)
     assert report.best_epoch > 20
+
+
+def test_long_gradients_are_shortened():
+    """Below Adam's epsilon nothing moves: only there does Adam see the length of a gradient."""
+    start, _ = train(epochs=1)
+    moved = train(start=start)[0]
+    held = train(start=start, max_gradient_norm=1e-14)[0]
+    assert distance_between(start, held) < 1e-2 * distance_between(start, moved)
 
 
 def test_a_diverging_fit_restarts_with_smaller_steps():

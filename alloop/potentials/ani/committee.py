@@ -13,8 +13,9 @@ from torch import Tensor
 
 from alloop.errors import ModelError
 from alloop.potentials.activations import activation
-from alloop.potentials.ani.aev import environments, features, pull_back
+from alloop.potentials.ani.aev import features, pull_back
 from alloop.potentials.ani.settings import AniSettings, layers
+from alloop.potentials.ani.terms import environments
 from alloop.potentials.evaluation import Evaluation, ForceKind
 from alloop.potentials.member import Member
 from alloop.potentials.neighbours import find_pairs

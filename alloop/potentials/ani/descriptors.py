@@ -9,15 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from alloop.potentials.ani.aev import (
-    AevSettings,
-    Environments,
-    environments,
-    features,
-    jacobian,
-    pull_back,
-    push_forward,
-)
+from alloop.potentials.ani.aev import features, jacobian, pull_back, push_forward
+from alloop.potentials.ani.terms import AevSettings, Environments, environments
 from alloop.potentials.fitting import FrameGroup
 from alloop.potentials.neighbours import find_pairs
 

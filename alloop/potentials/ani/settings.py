@@ -12,7 +12,7 @@ from torch import Tensor
 
 from alloop.errors import ModelError
 from alloop.potentials.activations import activation
-from alloop.potentials.ani.aev import AevSettings
+from alloop.potentials.ani.terms import AevSettings
 from alloop.potentials.member import Member
 
 SMALL = (128, 96, 64)
