@@ -197,7 +197,7 @@ def _generation_one(filler: Rows, n_frames: int) -> None:
 
 
 def _trajectories(filler: Rows) -> None:
-    for replica, (split, reason) in enumerate((("train", "complete"), ("audit", "contact"))):
+    for replica, (split, reason) in enumerate((("train", "completed"), ("audit", "contact"))):
         filler.add(
             t.Trajectory,
             {
@@ -215,7 +215,7 @@ def _trajectories(filler: Rows) -> None:
                 "seed": str(500 + replica),
                 "split": split,
                 "n_frames": 400,
-                "n_stable": 400 if reason == "complete" else 250,
+                "n_stable": 400 if reason == "completed" else 250,
                 "duration": 200.0,
                 "reason": reason,
             },

@@ -190,7 +190,7 @@ def why(
     from alloop_db.provenance import why as explain
 
     answer = explain(open_readonly(find_campaign(campaign)), frame)
-    typer.echo(json.dumps(answer.json(), indent=2) if as_json else answer.text())
+    typer.echo(answer.json() if as_json else answer.text())
 
 
 @app.command()
@@ -207,7 +207,7 @@ def lineage(
     from alloop_db.lineage import lineage as trace
 
     answer = trace(open_readonly(find_campaign(campaign)), identity)
-    typer.echo(json.dumps(answer.json(), indent=2) if as_json else answer.text())
+    typer.echo(answer.json() if as_json else answer.text())
 
 
 def _show_version(wanted: bool) -> None:

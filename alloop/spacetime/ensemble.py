@@ -84,7 +84,8 @@ def train(
 
     Adam with decoupled weight decay; the learning rate warms up and falls to zero by a cosine. Each
     member draws its own batches. How it went: ``steps``, and ``train_loss`` and ``validation_loss``
-    where there was a step and a validation sample. At ``deadline`` (of ``time.monotonic``) training ends early.
+    where there was a step and a validation sample. At ``deadline`` (of ``time.monotonic``) training
+    ends early.
 
     Raises
     ------

@@ -77,10 +77,14 @@ class _Lesson:
     rates: Tensor
     wanted: Tensor
 
+    def as_seen_by(self, model: SpacetimeModel) -> tuple[Tensor, Tensor]:
+        """Return normalised features and the coefficients to be had from them."""
+        return model.normalised(self.starts, self.rates), self.wanted
+
     def for_networks(self, model: SpacetimeModel) -> Sample:
         """Return what the polynomial of a model leaves to its networks."""
-        inputs = model.normalised(self.starts, self.rates)
-        rest = polynomial.subtract(model.zmatrix, inputs, self.wanted, model.polynomial)
+        inputs, wanted = self.as_seen_by(model)
+        rest = polynomial.subtract(model.zmatrix, inputs, wanted, model.polynomial)
         return Sample(inputs, rest / model.coefficient_scale.flatten())
 
 
@@ -119,11 +123,11 @@ def fit(
     problem = _pose(data, settings, usable["train"], initial)
     lesson = problem.lesson(usable["train"], settings.windows, seed)
     generator = torch.Generator().manual_seed(seeds.integer(seed, "networks"))
-    untrained = _untrained(problem, lesson, settings, generator, initial)
-    untrained = replace(untrained, metadata=_metadata(data, settings, seed))
     held_out = None
     if usable["validation"]:
         held_out = problem.lesson(usable["validation"], N_VALIDATION_WINDOWS, seed)
+    untrained = _untrained(problem, lesson, held_out, settings, generator, initial)
+    untrained = replace(untrained, metadata=_metadata(data, settings, seed))
     (weights, biases), course = train(
         (untrained.weights, untrained.biases),
         lesson.for_networks(untrained),
@@ -200,6 +204,7 @@ def _check_initial(
 def _untrained(
     problem: _Problem,
     lesson: _Lesson,
+    held_out: _Lesson | None,
     settings: FitSettings,
     generator: torch.Generator,
     initial: SpacetimeModel | None,
@@ -227,8 +232,9 @@ def _untrained(
         biases=biases,
         metadata={},
     )
-    inputs = model.normalised(lesson.starts, lesson.rates)
-    model = replace(model, polynomial=polynomial.solve(model.zmatrix, inputs, lesson.wanted))
+    exam = None if held_out is None else held_out.as_seen_by(model)
+    solution = polynomial.solve(model.zmatrix, *lesson.as_seen_by(model), exam)
+    model = replace(model, polynomial=solution)
     if initial is None:
         spread = lesson.for_networks(model).targets.std(dim=0).clamp_min(1e-8)
         model = replace(model, coefficient_scale=spread.view(shape))

@@ -14,16 +14,21 @@ from alloop.spacetime import features
 from alloop.spacetime.zmatrix import ZMatrix
 
 RIDGE = 1e-5
-"""Regularisation, in units of the mean square of a term."""
+"""Regularisation of the terms of first order, in units of the mean square of a term."""
+PRODUCT_RIDGES = (1e-5, 1e-3, 1e-2, 1e-1, 1e1)
+"""Regularisations of products that are tried: the more, the fewer the data."""
 CHUNK = 8192
 """Windows whose terms are in memory at a time."""
 
 
-def solve(zmatrix: ZMatrix, inputs: Tensor, wanted: Tensor) -> Tensor:
+def solve(
+    zmatrix: ZMatrix, inputs: Tensor, wanted: Tensor, held_out: tuple[Tensor, Tensor] | None
+) -> Tensor:
     """Return the polynomial (n_terms, n_outputs), float32, that gives ``wanted`` best.
 
     ``inputs`` are normalised features (n_windows, n_features), ``wanted`` are coefficients
-    (n_windows, n_outputs), both float32. Sums are kept in float64.
+    (n_windows, n_outputs), both float32. What is ``held_out`` of both decides how strongly products
+    are held back; without it they are not. Sums are kept in float64.
     """
     n_terms = features.n_polynomial(zmatrix)
     normal = torch.zeros(n_terms, n_terms, dtype=torch.float64)
@@ -32,9 +37,20 @@ def solve(zmatrix: ZMatrix, inputs: Tensor, wanted: Tensor) -> Tensor:
         terms = features.polynomial(zmatrix, some)
         normal += (terms.T @ terms).to(torch.float64)
         right += (terms.T @ their).to(torch.float64)
-    normal.diagonal().add_(RIDGE * normal.diagonal().mean())
-    solution: Tensor = torch.linalg.solve(normal, right)
-    return solution.to(torch.float32)
+    n_plain = 1 + inputs.shape[1]
+    unit = normal.diagonal().mean()
+    candidates = []
+    for ridge in PRODUCT_RIDGES if held_out is not None else PRODUCT_RIDGES[:1]:
+        penalty = torch.full((n_terms,), RIDGE, dtype=torch.float64)
+        penalty[n_plain:] = ridge
+        solution: Tensor = torch.linalg.solve(normal + torch.diag(penalty * unit), right)
+        candidates.append(solution.to(torch.float32))
+    if held_out is None:
+        return candidates[0]
+    return min(
+        candidates,
+        key=lambda solution: float(subtract(zmatrix, *held_out, solution).square().mean()),
+    )
 
 
 def subtract(zmatrix: ZMatrix, inputs: Tensor, wanted: Tensor, solution: Tensor) -> Tensor:

@@ -169,7 +169,7 @@ class Lineage:
         lines += ["", "Used for"]
         lines += _lines(self.down) or ["  nothing yet"]
         if self.sha256 is not None:
-            command = f"alloop query model_provenance model={self.sha256[:12]}"
+            command = f"alloop query model_provenance --set model={self.sha256[:12]}"
             lines += ["", f"Every label behind it: {command}"]
         return "\n".join(lines)
 

@@ -204,7 +204,7 @@ def _say_origin(history: Why) -> str:
     models = history.committee
     if models:
         words += f" ({len(models)} models trained on {models[0]['n_labels']} labels)"
-    if trajectory["reason"] != "complete":
+    if trajectory["reason"] != "completed":
         words += f"; the trajectory ended early: {trajectory['reason']}"
     return words
 

@@ -142,9 +142,10 @@ def test_why_and_lineage_answer_in_words_and_as_json(config):
     (frame,) = rows(config, "SELECT frame_id FROM decision WHERE action = 'selected' LIMIT 1")[0]
     words = alloop("why", frame, "-c", config).output
     assert "GFN2-xTB" in words
-    assert json.loads(alloop("why", frame, "--json", "-c", config).output)
+    assert json.loads(alloop("why", frame, "--json", "-c", config).output)["frame"]
     assert "snapshot" in alloop("lineage", "model:1", "-c", config).output
-    assert json.loads(alloop("lineage", "spacetime_model:1", "--json", "-c", config).output)
+    answer = json.loads(alloop("lineage", "spacetime_model:1", "--json", "-c", config).output)
+    assert any("trajectory" in link["target"] for link in answer["up"])
 
 
 def test_frames_leave_the_ledger_as_extxyz(config, tmp_path):

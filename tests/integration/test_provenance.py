@@ -153,7 +153,7 @@ def test_from_a_weight_file_up_to_the_first_labels(reader: Engine, tmp_path: Pat
     text = history.text()
     assert "7 labels at GFN2-xTB by tblite 0.8.0, 4 of the initial set" in text
     command = text.splitlines()[-1].split("alloop query ")[1].split()
-    assert len(run(reader, command[0], dict([command[1].split("=")])).rows) == 11
+    assert len(run(reader, command[0], dict([command[2].split("=")])).rows) == 11
 
 
 @pytest.mark.parametrize(

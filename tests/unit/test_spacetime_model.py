@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from alloop.errors import ModelError, SpacetimeError
-from alloop.spacetime import features
+from alloop.spacetime import features, polynomial
 from alloop.spacetime.basis import TimeBasis
-from alloop.spacetime.ensemble import MotionLoss
+from alloop.spacetime.ensemble import MotionLoss, Sample, new_layers, train
 from alloop.spacetime.files import load_model, save_model
 from alloop.spacetime.fit import fit
 from alloop.spacetime.internal import to_cartesian, to_internal
@@ -23,23 +23,26 @@ from alloop.spacetime.settings import FitSettings
 from alloop.spacetime.trajectories import InternalTrajectory, TrajectorySet
 from alloop.spacetime.zmatrix import ZMatrix
 
+WITH_VALIDATION = ("train",) * 24 + ("validation", "test")
 PEROXIDE = np.array([8, 8, 1, 1])
 MASSES = np.array([15.999, 15.999, 1.008, 1.008])
 CHAIN = ZMatrix(((0,), (1, 0), (2, 0, 1), (3, 1, 0, 2)))
 QUICK = FitSettings(members=3, hidden=(24, 16), windows=1500, batch=64, steps=30, basis_size=9)
 
 
-def vibrations(n_trajectories=6, n_frames=90, seed=0):
-    """Every internal coordinate swings at its own frequency: the start decides all that follows."""
+def vibrations(n_trajectories=26, n_frames=90, seed=0):
+    """Every coordinate swings at its own frequency, bent: the start decides all that follows."""
     rng = np.random.default_rng(seed)
     centre = torch.tensor([1.45, 0.97, 0.97, 1.75, 1.75, 1.95], dtype=torch.float64)
     frequency = torch.tensor([0.16, 0.6, 0.65, 0.25, 0.3, 0.07], dtype=torch.float64)
+    scale = torch.tensor([0.01, 0.01, 0.01, 0.15, 0.02, 0.1], dtype=torch.float64)
     time = 0.5 * torch.arange(n_frames, dtype=torch.float64)[:, None]
     motions = []
     for _ in range(n_trajectories):
-        width = torch.as_tensor(rng.uniform(0.02, 0.08, size=6))
+        width = scale * torch.as_tensor(rng.uniform(0.5, 1.0, size=6))
         phase = frequency * time + torch.as_tensor(rng.uniform(0, 6.28, size=6))
-        motion = centre + width * torch.sin(phase), width * frequency * torch.cos(phase)
+        swing, rate = width * torch.sin(phase), width * frequency * torch.cos(phase)
+        motion = centre + swing + 15 * swing**3, rate * (1 + 45 * swing**2)
         motions.append([part.numpy() for part in to_cartesian(CHAIN, *motion)])
     positions, velocities = zip(*motions, strict=True)
     return positions, velocities
@@ -47,8 +50,8 @@ def vibrations(n_trajectories=6, n_frames=90, seed=0):
 
 def trajectories(**changes):
     positions, velocities = vibrations()
-    splits = ("train", "train", "train", "train", "validation", "test")
-    ids = tuple(f"t{i}" for i in range(6))
+    splits = ("train",) * 24 + ("test", "test")
+    ids = tuple(f"t{i}" for i in range(26))
     data = TrajectorySet(PEROXIDE, MASSES, 0.5, positions, velocities, splits, ids)
     return dataclasses.replace(data, **changes)
 
@@ -119,6 +122,23 @@ def test_polynomial_has_every_product_of_two_factors_once():
         torch.triu(torch.ones(13, 13)) > 0
     ]
     assert torch.equal(products.sort().values, wanted.sort().values)
+
+
+def test_held_out_windows_hold_products_back_where_data_are_few():
+    generator = torch.Generator().manual_seed(3)
+    inputs = torch.randn(300, features.n_first_order(CHAIN), generator=generator)
+    slopes = torch.randn(inputs.shape[1], 4, generator=generator)
+    noise = torch.randn(300, 4, generator=generator)
+    wanted = inputs @ slopes + noise
+    seen, exam, unseen = ((inputs[i : i + 100], wanted[i : i + 100]) for i in (0, 100, 200))
+    errors = [
+        polynomial.subtract(CHAIN, *unseen, polynomial.solve(CHAIN, *seen, held_out))
+        .square()
+        .mean()
+        for held_out in (None, exam)
+    ]
+    assert errors[0] > 3.0  # 109 terms from 100 windows: overfitted
+    assert errors[1] < 1.6  # noise of 1, and 17 slopes from 100 windows
 
 
 def test_large_molecules_do_without_products():
@@ -238,51 +258,60 @@ def test_test_trajectories_do_not_touch_the_model_but_the_score(fitted):
     other, velocities = vibrations(1, seed=99)
     swapped = dataclasses.replace(
         data,
-        positions=(*data.positions[:5], *other),
-        velocities=(*data.velocities[:5], *velocities),
+        positions=(*data.positions[:25], *other),
+        velocities=(*data.velocities[:25], *velocities),
     )
     refitted = fit(swapped, QUICK, 7)
     assert same(refitted.model, fitted.model)
     assert refitted.test.ensemble != fitted.test.ensemble
-    assert refitted.validation.ensemble == fitted.validation.ensemble
 
 
-def test_validation_chooses_the_networks(fitted):
-    data = trajectories(splits=("train", "train", "train", "train", "test", "test"))
-    without = fit(data, QUICK, 7)
-    assert without.validation is None
-    assert "validation_loss" not in without.course
-    assert torch.equal(without.model.polynomial, fitted.model.polynomial)
-    # Noise cannot be learnt: there the untrained networks, which add nothing, are the best.
-    noisy = trajectories()
-    rng = np.random.default_rng(5)
-    broken = noisy.positions[4] + rng.normal(scale=0.2, size=noisy.positions[4].shape)
-    positions = (*noisy.positions[:4], broken, noisy.positions[5])
-    kept = fit(dataclasses.replace(noisy, positions=positions), QUICK, 7)
-    assert not same(kept.model, fitted.model)
-    assert kept.course["validation_loss"] > 10 * fitted.course["validation_loss"]
+def test_validation_chooses_the_networks():
+    generator = torch.Generator().manual_seed(2)
+    grid = torch.arange(1, 11, dtype=torch.float64)
+    loss = MotionLoss(CHAIN, TimeBasis.orthonormal(10.0, grid, 2), grid, torch.ones(6, 2))
+    inputs = torch.randn(200, 3, generator=generator)
+    targets = torch.tanh(inputs @ torch.randn(3, 12, generator=generator))
+    layers = new_layers([3, 16, 12], 2, generator)
+
+    def last_weights(validation):
+        lesson = Sample(inputs, targets)
+        (weights, _), course = train(layers, lesson, validation, loss, QUICK, generator, None, None)
+        assert course["train_loss"] < 60
+        return weights[-1], course
+
+    helped, course = last_weights(Sample(inputs, targets))
+    assert course["validation_loss"] < 60
+    hurt, course = last_weights(Sample(inputs, -targets))  # all that is learnt is wrong there
+    blind, course = last_weights(None)
+    assert "validation_loss" not in course
+    assert helped.abs().max() > 0.0
+    assert hurt.abs().max() == 0.0
+    assert blind.abs().max() > 0.0
 
 
 def test_scores_count_segments_and_name_kinds(fitted):
-    assert fitted.test.n_trajectories == 1
-    assert fitted.test.n_segments == 4  # 90 frames: starts 0, 20, 40, 60
+    assert fitted.validation is None
+    assert fitted.test.n_trajectories == 2
+    assert fitted.test.n_segments == 8  # 90 frames each: starts 0, 20, 40, 60
     assert fitted.course["windows"] == pytest.approx(QUICK.windows, rel=0.1)
     for kind in ("bond", "angle", "dihedral"):
-        assert fitted.validation.ensemble[kind] < 0.5 * fitted.validation.ballistic[kind]
+        assert fitted.test.ensemble[kind] < 0.5 * fitted.test.ballistic[kind]
         assert {kind, f"{kind}_end", f"{kind}_rate", f"{kind}_rate_end"} <= set(fitted.test.member)
     assert fitted.test.ensemble["rmsd_end"] < fitted.test.ballistic["rmsd_end"]
 
 
-def test_networks_improve_on_the_polynomial_and_go_on_from_an_earlier_model(fitted):
-    alone = fit(trajectories(), dataclasses.replace(QUICK, steps=0), 7)
-    longer = dataclasses.replace(QUICK, steps=150)
-    trained = fit(trajectories(), longer, 7)
-    assert trained.course["validation_loss"] < alone.course["validation_loss"]
-    further = fit(trajectories(), dataclasses.replace(longer, steps=10), 8, initial=trained.model)
-    fresh = fit(trajectories(), dataclasses.replace(longer, steps=10), 8)
-    assert further.course["validation_loss"] < fresh.course["validation_loss"]
+def test_networks_improve_on_the_polynomial_and_go_on_from_an_earlier_model():
+    data = trajectories(splits=WITH_VALIDATION)
+    longer = dataclasses.replace(QUICK, hidden=(64, 64), windows=8000, steps=600)
+    brief = dataclasses.replace(longer, steps=5)
+    trained, fresh = fit(data, longer, 7), fit(data, brief, 8)
+    further = fit(data, brief, 8, initial=trained.model)
+    assert trained.course["validation_loss"] < 0.9 * fresh.course["validation_loss"]
+    assert further.course["validation_loss"] < 0.9 * fresh.course["validation_loss"]
+    assert trained.validation.ensemble["angle"] < fresh.validation.ensemble["angle"]
     with pytest.raises(SpacetimeError, match="fit without it"):
-        fit(trajectories(), dataclasses.replace(QUICK, hidden=(8,)), 7, initial=trained.model)
+        fit(data, QUICK, 7, initial=trained.model)
 
 
 def test_deadline_ends_training_and_progress_is_told():
@@ -312,7 +341,7 @@ def test_time_runs_backward_as_well_as_forward():
         ({"timestep": 0.0}, "time between frames"),
         ({"masses": MASSES[:3]}, "masses"),
         ({"ids": ("a", "b")}, "differ in length"),
-        ({"splits": ("train",) * 5 + ("exam",)}, "exam"),
+        ({"splits": ("train",) * 25 + ("exam",)}, "exam"),
         ({"numbers": PEROXIDE[:3], "masses": MASSES[:3]}, r"\(n_frames, 3, 3\)"),
     ],
 )
@@ -361,7 +390,7 @@ def test_saved_model_is_the_same_model(model, start, tmp_path):
         predict(model, *start, later), predict(loaded, *start, later), strict=True
     ):
         assert torch.equal(one, other)
-    assert loaded.metadata["train"] == ["t0", "t1", "t2", "t3"]
+    assert loaded.metadata["train"] == [f"t{i}" for i in range(24)]
     assert loaded.metadata["settings"]["hidden"] == (24, 16)
     assert loaded.metadata["seed"] == 7
 

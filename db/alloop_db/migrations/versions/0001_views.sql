@@ -182,7 +182,7 @@ SELECT
 FROM trajectory
 JOIN generation ON generation.generation_id = trajectory.generation_id
 LEFT JOIN task ON task.task_id = trajectory.task_id
-WHERE trajectory.reason != 'complete'
+WHERE trajectory.reason != 'completed'
 UNION ALL
 SELECT
     'task', task_id, generation, error_class, kind || ': ' || error_text, host, finished_at,
