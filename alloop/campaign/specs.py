@@ -221,10 +221,9 @@ def labels(config: Campaign, state: CampaignState, slots: int) -> list[TaskInten
     intents: list[TaskIntent] = []
     for name, system in state.systems.items():
         needs = [need for need in state.needs if need.system == name]
-        for first in range(0, len(needs), size):
+        for chunk in _chunks(needs, size):
             if len(intents) == wanted:
                 return intents
-            chunk = needs[first : first + size]
             spec = {
                 "system": system.record,
                 "method": method(config),
@@ -234,6 +233,12 @@ def labels(config: Campaign, state: CampaignState, slots: int) -> list[TaskInten
             ids = [need.label_id for need in chunk]
             intents.append(intent("label", spec, state.generation.number, ids))
     return intents
+
+
+def _chunks(needs: Sequence[LabelNeed], size: int) -> list[list[LabelNeed]]:
+    together = [need for need in needs if not need.alone]
+    chunks = [together[first : first + size] for first in range(0, len(together), size)]
+    return chunks + [[need] for need in needs if need.alone]
 
 
 def _frame_record(need: LabelNeed) -> dict[str, Any]:

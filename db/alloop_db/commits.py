@@ -133,23 +133,16 @@ def commit_label(session: Session, task: t.Task, result: Result, _: ArtifactStor
         ).one_or_none()
         if label is None or label.status != "pending":
             continue
-        number = session.scalar(
-            select(func.count()).where(t.LabelAttempt.label_id == label.label_id)
-        )
-        session.add(
-            t.LabelAttempt(
-                label_id=label.label_id,
-                number=(number or 0) + 1,
-                status=record["status"],
-                error_class=record.get("error_class"),
-                error_text=record.get("error_text"),
-                seconds=record["seconds"],
-                host=task.host,
-                program=record["program"],
-                environment_id=task.environment_id,
-                task_id=task.task_id,
-                attempted_at=record["attempted_at"],
-            )
+        record_attempt(
+            session,
+            label,
+            task,
+            status=record["status"],
+            error_class=record.get("error_class"),
+            error_text=record.get("error_text"),
+            seconds=record["seconds"],
+            program=record["program"],
+            attempted_at=record["attempted_at"],
         )
         label.task_id = None
         if record["status"] == "done":
@@ -160,6 +153,23 @@ def commit_label(session: Session, task: t.Task, result: Result, _: ArtifactStor
             label.tries += 1
             again = record["retryable"] and label.tries <= task.spec["retries"]
             label.status = "pending" if again else "failed"
+
+
+def record_attempt(
+    session: Session, label: t.LabelRow, task: t.Task, **columns: str | float | None
+) -> None:
+    """Add one try at a label, numbered after those before it."""
+    before = session.scalar(select(func.count()).where(t.LabelAttempt.label_id == label.label_id))
+    session.add(
+        t.LabelAttempt(
+            label_id=label.label_id,
+            number=(before or 0) + 1,
+            host=task.host,
+            environment_id=task.environment_id,
+            task_id=task.task_id,
+            **columns,
+        )
+    )
 
 
 def commit_explore(session: Session, task: t.Task, result: Result, _: ArtifactStore) -> None:

@@ -169,6 +169,7 @@ def _needs(connection: Connection) -> tuple[LabelNeed, ...]:
         select(
             t.LabelRow.label_id,
             t.LabelRow.tries,
+            t.LabelRow.alone,
             t.FrameRow.key,
             t.FrameRow.positions,
             t.System.name,
@@ -181,7 +182,12 @@ def _needs(connection: Connection) -> tuple[LabelNeed, ...]:
     )
     return tuple(
         LabelNeed(
-            row.label_id, row.key, row.name, blob_to_vectors(row.positions).tolist(), row.tries
+            row.label_id,
+            row.key,
+            row.name,
+            blob_to_vectors(row.positions).tolist(),
+            row.tries,
+            row.alone,
         )
         for row in rows
     )

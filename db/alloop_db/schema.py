@@ -307,6 +307,10 @@ class LabelRow(Base):
     status: Mapped[str] = _column("pending, done, failed or skipped")
     tries: Mapped[int] = _column("attempts that failed")
     task_id: Mapped[int | None] = _reference("task", "the open task that is to make it")
+    alone: Mapped[bool] = _column(
+        "whether it gets a task of its own, since one that it shared failed",
+        server_default=text("0"),
+    )
     energy: Mapped[float | None] = _column("reference energy, eV")
     forces: Mapped[bytes | None] = _column("reference forces, float64 blob (n_atoms, 3), eV/Å")
     done_at: Mapped[str | None] = _column("instant of the commit")
@@ -342,9 +346,11 @@ class LabelAttempt(Base):
     error_class: Mapped[str | None] = _column("reason code of a failure", index=True)
     error_text: Mapped[str | None] = _column("the program's own words")
     seconds: Mapped[float] = _column("wall time, s")
-    host: Mapped[str] = _column("host of the worker")
+    host: Mapped[str | None] = _column("host of the worker; empty if it was lost")
     program: Mapped[str] = _column("program and version")
-    environment_id: Mapped[int] = _reference("environment", "software it ran with")
+    environment_id: Mapped[int | None] = _reference(
+        "environment", "software it ran with; empty if the worker was lost"
+    )
     task_id: Mapped[int] = _reference("task", "the task it was part of")
     attempted_at: Mapped[str] = _column("instant")
 

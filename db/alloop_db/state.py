@@ -25,6 +25,7 @@ class LabelNeed:
     system: str
     positions: list[list[float]]
     tries: int
+    alone: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,13 @@ from alloop.errors import LedgerError
 from alloop.frames import Frame
 from alloop_db import schema as t
 from alloop_db.arrays import floats_to_blob, integers_to_blob
-from alloop_db.commits import COMMITS, add_evaluations, record_artifacts, record_environment
+from alloop_db.commits import (
+    COMMITS,
+    add_evaluations,
+    record_artifacts,
+    record_attempt,
+    record_environment,
+)
 from alloop_db.reader import read_state, system_record
 from alloop_db.sets import seal_snapshot
 from alloop_db.state import CampaignState
@@ -30,6 +36,8 @@ MAX_TRIES = 2
 """How often a task other than a label may fail before it counts as failed."""
 MAX_LOSSES = 5
 """How often a task may be lost with its worker before it counts as failed."""
+MAX_SHARED_LOSSES = 2
+"""The same for a task of several labels, which are then made one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,7 +285,9 @@ class Store:
             if task.status not in ("pending", "running"):
                 return task.status
             task.losses += 1
-            task.status = "pending" if task.losses < MAX_LOSSES else "failed"
+            shared = task.kind == "label" and len(task.spec["frames"]) > 1
+            limit = MAX_SHARED_LOSSES if shared else MAX_LOSSES
+            task.status = "pending" if task.losses < limit else "failed"
             task.error_class, task.error_text = "Lost", reason
             _event(session, "loss", f"{task.kind} {key[:12]}: {reason}", {"losses": task.losses})
             if task.status == "failed" and task.kind == "label":
@@ -413,7 +423,26 @@ def _finish(task: t.Task, envelope: dict[str, Any], environment_id: int) -> None
 
 
 def _release_labels(session: Session, task: t.Task) -> None:
-    """Fail the labels that a failed task was to make: its error is theirs."""
-    labels = session.scalars(select(t.LabelRow).where(t.LabelRow.task_id == task.task_id))
+    """Let go of the labels that a failed task was to make.
+
+    Nobody knows which of several frames is to blame: each gets a task of its own. A frame that
+    was alone has failed, and its attempt says how.
+    """
+    labels = session.scalars(select(t.LabelRow).where(t.LabelRow.task_id == task.task_id)).all()
     for label in labels:
-        label.status, label.task_id, label.tries = "failed", None, label.tries + 1
+        label.task_id = None
+        if len(labels) > 1:
+            label.alone = True
+            continue
+        label.status, label.tries = "failed", label.tries + 1
+        record_attempt(
+            session,
+            label,
+            task,
+            status="failed",
+            error_class=task.error_class,
+            error_text=task.error_text,
+            seconds=task.seconds or 0.0,
+            program="none",
+            attempted_at=t.now(),
+        )

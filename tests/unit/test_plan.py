@@ -201,7 +201,7 @@ def test_the_label_budget_bounds_a_selection():
 
 
 def needs(n: int) -> tuple[LabelNeed, ...]:
-    return tuple(LabelNeed(i, f"{i:064d}", "water", WATER["positions"], 0) for i in range(n))
+    return tuple(LabelNeed(i, f"{i:064d}", "water", WATER["positions"], 0, False) for i in range(n))
 
 
 def labelling(**values) -> CampaignState:
@@ -216,6 +216,13 @@ def test_cheap_labels_travel_in_chunks_and_dear_ones_alone():
 
     assert {len(task.labels) for task in cheap} == {20}
     assert {len(task.labels) for task in dear} == {1}
+
+
+def test_labels_whose_shared_task_failed_travel_alone():
+    suspects = tuple(dataclasses.replace(need, alone=True) for need in needs(3))
+    step = run(labelling(needs=(*needs(60)[3:], *suspects), seconds_per_label=0.1), slots=9)
+
+    assert [len(task.labels) for task in step.tasks] == [20, 20, 17, 1, 1, 1]
 
 
 def test_label_tasks_in_flight_are_bounded():

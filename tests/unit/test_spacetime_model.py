@@ -250,7 +250,10 @@ def test_loss_is_the_weighted_error_of_motion():
 
 def test_same_seed_same_model_other_seed_another(fitted):
     assert same(fit(trajectories(), QUICK, 7).model, fitted.model)
-    assert not same(fit(trajectories(), QUICK, 8).model, fitted.model)
+    untrained = dataclasses.replace(QUICK, steps=0)
+    one, other = (fit(trajectories(), untrained, seed).model for seed in (7, 8))
+    assert not torch.equal(one.polynomial, other.polynomial)  # other windows
+    assert not torch.equal(one.weights[0], other.weights[0])  # other networks
 
 
 def test_test_trajectories_do_not_touch_the_model_but_the_score(fitted):
@@ -277,12 +280,11 @@ def test_validation_chooses_the_networks():
     def last_weights(validation):
         lesson = Sample(inputs, targets)
         (weights, _), course = train(layers, lesson, validation, loss, QUICK, generator, None, None)
-        assert course["train_loss"] < 60
         return weights[-1], course
 
     helped, course = last_weights(Sample(inputs, targets))
-    assert course["validation_loss"] < 60
-    hurt, course = last_weights(Sample(inputs, -targets))  # all that is learnt is wrong there
+    assert course["validation_loss"] < float(loss(-targets[None]).mean())
+    hurt, _ = last_weights(Sample(inputs, -targets))  # all that is learnt is wrong there
     blind, course = last_weights(None)
     assert "validation_loss" not in course
     assert helped.abs().max() > 0.0
@@ -312,6 +314,11 @@ def test_networks_improve_on_the_polynomial_and_go_on_from_an_earlier_model():
     assert trained.validation.ensemble["angle"] < fresh.validation.ensemble["angle"]
     with pytest.raises(SpacetimeError, match="fit without it"):
         fit(data, QUICK, 7, initial=trained.model)
+
+
+def test_divergence_is_an_error_and_not_a_model():
+    with pytest.raises(SpacetimeError, match="diverged"):
+        fit(trajectories(), dataclasses.replace(QUICK, learning_rate=1e30), 7)
 
 
 def test_deadline_ends_training_and_progress_is_told():

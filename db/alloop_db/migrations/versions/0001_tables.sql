@@ -395,6 +395,7 @@ CREATE TABLE label (
     status VARCHAR NOT NULL, -- pending, done, failed or skipped
     tries INTEGER NOT NULL, -- attempts that failed
     task_id INTEGER, -- the open task that is to make it
+    alone BOOLEAN DEFAULT 0 NOT NULL, -- whether it gets a task of its own, since one that it shared failed
     energy DOUBLE, -- reference energy, eV
     forces BLOB, -- reference forces, float64 blob (n_atoms, 3), eV/Å
     done_at VARCHAR, -- instant of the commit
@@ -441,9 +442,9 @@ CREATE TABLE label_attempt (
     error_class VARCHAR, -- reason code of a failure
     error_text VARCHAR, -- the program's own words
     seconds DOUBLE NOT NULL, -- wall time, s
-    host VARCHAR NOT NULL, -- host of the worker
+    host VARCHAR, -- host of the worker; empty if it was lost
     program VARCHAR NOT NULL, -- program and version
-    environment_id INTEGER NOT NULL, -- software it ran with
+    environment_id INTEGER, -- software it ran with; empty if the worker was lost
     task_id INTEGER NOT NULL, -- the task it was part of
     attempted_at VARCHAR NOT NULL, -- instant
     CONSTRAINT pk_label_attempt PRIMARY KEY (label_attempt_id),

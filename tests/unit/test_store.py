@@ -1,0 +1,144 @@
+"""Transactions of the loop: what failing and lost tasks mean for the rows they were to fill."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sqlalchemy import select
+
+from alloop.artifacts import ArtifactStore
+from alloop.frames import Frame
+from alloop_db import schema as t
+from alloop_db.arrays import floats_to_blob
+from alloop_db.ledger import open_ledger
+from alloop_db.store import MAX_LOSSES, MAX_SHARED_LOSSES, Store, TaskIntent
+from alloop_tasks.environment import environment
+
+WATER = Frame(np.array([8, 1, 1]), np.array([[0.0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]]))
+
+
+@pytest.fixture
+def store(tmp_path) -> Store:
+    store = Store(open_ledger(tmp_path, create=True), ArtifactStore(tmp_path / "artifacts"))
+    store.create("water", 1, "0", {"water": WATER}, "xtb", {"engine": "tblite"}, ["GFN2-xTB"])
+    with store._session() as session:
+        for number in range(3):
+            frame = t.FrameRow(
+                key=f"{number:064x}",
+                system_id=1,
+                generation_id=1,
+                source="wigner",
+                split="train",
+                n_atoms=3,
+                positions=floats_to_blob(WATER.positions + number),
+            )
+            session.add(frame)
+            session.flush()
+            label = t.LabelRow(
+                frame_id=frame.frame_id,
+                level_of_theory_id=1,
+                generation_id=1,
+                status="pending",
+                tries=0,
+            )
+            session.add(label)
+    return store
+
+
+def ask(store: Store, key: str, labels: tuple[int, ...]) -> None:
+    frames = [{"frame_key": f"{label - 1:064x}"} for label in labels]
+    spec = {"frames": frames, "retries": 2}
+    store.add([TaskIntent(key, "label", spec, 0, 3, labels)])
+    assert [claim.key for claim in store.claim(5, 1)] == [key]
+
+
+def lose(store: Store, key: str, times: int) -> list[str]:
+    states = []
+    for _ in range(times):
+        states.append(store.lose(key, "WorkerLost"))
+        store.claim(5, 1)
+    return states
+
+
+def envelope(key: str, **result) -> dict:
+    return {
+        "key": key,
+        "status": "done",
+        "started_at": t.now(),
+        "seconds": 1.0,
+        "cpu_seconds": 1.0,
+        "environment": environment(),
+        "artifacts": [],
+        "result": result,
+    }
+
+
+def done(number: int) -> dict:
+    return {
+        "frame_key": f"{number:064x}",
+        "status": "done",
+        "energy": -1.0 - number,
+        "forces": np.zeros((3, 3)).tolist(),
+        "seconds": 0.1,
+        "program": "tblite",
+        "attempted_at": t.now(),
+    }
+
+
+def labels(store: Store) -> list[t.LabelRow]:
+    with store._session() as session:
+        rows = list(session.scalars(select(t.LabelRow).order_by(t.LabelRow.label_id)))
+        session.expunge_all()
+        return rows
+
+
+def test_a_task_of_several_labels_that_is_lost_twice_falls_apart_and_fails_nobody(store):
+    ask(store, "shared", (1, 2, 3))
+
+    assert lose(store, "shared", MAX_SHARED_LOSSES) == ["pending", "failed"]
+
+    assert {(row.status, row.task_id, row.alone) for row in labels(store)} == {
+        ("pending", None, True)
+    }
+    assert all(need.alone for need in store.state().needs)
+
+
+def test_a_label_that_is_lost_alone_for_good_has_an_attempt_that_says_so(store):
+    ask(store, "own", (1,))
+
+    assert lose(store, "own", MAX_LOSSES)[-1] == "failed"
+
+    assert [row.status for row in labels(store)] == ["failed", "pending", "pending"]
+    with store._session() as session:
+        (attempt,) = session.scalars(select(t.LabelAttempt))
+        assert (attempt.error_class, attempt.error_text) == ("Lost", "WorkerLost")
+
+
+def test_a_result_is_committed_once_whoever_asks_how_often(store):
+    ask(store, "one", (1, 2))
+    result = envelope("one", labels=[done(0), done(1)])
+
+    assert store.commit(result)
+    assert not store.commit(result)
+    assert store.lose("one", "late") == "done"
+
+    assert [row.status for row in labels(store)] == ["done", "done", "pending"]
+    with store._session() as session:
+        assert len(list(session.scalars(select(t.LabelAttempt)))) == 2
+
+
+def test_an_intent_that_is_known_is_not_added_again(store):
+    intent = TaskIntent("same", "label", {"frames": [{}]}, 0, 3, (1,))
+
+    assert store.add([intent]) == 1
+    assert store.add([intent]) == 0
+
+
+def test_what_a_dead_driver_had_submitted_goes_back_without_blame(store):
+    ask(store, "left", (1,))
+
+    assert store.requeue(store.open_keys()) == 1
+
+    with store._session() as session:
+        (task,) = session.scalars(select(t.Task))
+        assert (task.status, task.tries, task.losses) == ("pending", 0, 0)
