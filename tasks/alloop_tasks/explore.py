@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from ase.data import atomic_masses
 
-from alloop.datasets import load_dataset
+from alloop.datasets import Dataset, load_dataset
 from alloop.dynamics.health import HealthLimits
 from alloop.dynamics.initial import maxwell_boltzmann, thermal, wigner
 from alloop.dynamics.md import MdSettings, run_md
 from alloop.potentials.committee import load_committee
 from alloop.trajectories import Trajectory, write_shard
+from alloop.units import KB
 from alloop_tasks.prepare import load_modes
 from alloop_tasks.systems import frame_of
 from alloop_tasks.workspace import Workspace
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Starts = tuple[NDArray[np.float64], NDArray[np.float64]]
+
+
+FEWEST_STARTS = 10
+"""Starts to draw from, however hot they are."""
 
 
 def run(spec: dict[str, Any], workspace: Workspace) -> dict[str, Any]:
@@ -79,8 +84,7 @@ def _starts(spec: dict[str, Any], workspace: Workspace) -> Starts:
     if spec["start"] == "frames":
         data = load_dataset(workspace.input(spec["snapshot"], ".npz"))
         known = data.where(split="train", system=spec["system"]["name"])
-        geometries = [sample.positions for sample in known.frames]
-        draws = [_from_frames(geometries, frame.numbers, replica) for replica in spec["replicas"]]
+        draws = [_from_frames(known, replica) for replica in spec["replicas"]]
     else:
         modes = load_modes(workspace.input(spec["preparation"], ".npz"), frame)
         sampler = wigner if spec["start"] == "wigner" else thermal
@@ -91,11 +95,25 @@ def _starts(spec: dict[str, Any], workspace: Workspace) -> Starts:
     return np.concatenate([d[0] for d in draws]), np.concatenate([d[1] for d in draws])
 
 
-def _from_frames(
-    geometries: list[NDArray[np.float64]], numbers: NDArray[np.int64], replica: dict[str, Any]
-) -> Starts:
+def _from_frames(known: Dataset, replica: dict[str, Any]) -> Starts:
     rng = np.random.default_rng(int(replica["seed"]))
-    start = geometries[int(rng.integers(len(geometries)))]
-    masses = atomic_masses[numbers]
-    velocities = maxwell_boltzmann(masses, replica["temperature"], 1, rng, start)
-    return start[None], velocities
+    plausible = plausible_starts(known, replica["temperature"])
+    start = known.frames[int(rng.choice(plausible))]
+    masses = atomic_masses[start.numbers]
+    velocities = maxwell_boltzmann(masses, replica["temperature"], 1, rng, start.positions)
+    return start.positions[None], velocities
+
+
+def plausible_starts(known: Dataset, temperature: float) -> NDArray[np.int64]:
+    """Return the frames of one system in which a run at a temperature (K) may begin.
+
+    Training sets are full of strained geometries, whose energy would heat a small molecule far
+    beyond its thermostat. The potential energy of f harmonic degrees of freedom is f kT/2 with a
+    standard deviation of sqrt(f/2) kT; what lies more than three of them above is left out,
+    unless too few frames would be left.
+    """
+    freedom = max(1, 3 * known.frames[0].n_atoms - 6)
+    limit = KB * temperature * (freedom / 2 + 3 * np.sqrt(freedom / 2))
+    order = np.argsort(known.energies, kind="stable")
+    within = np.count_nonzero(known.energies - known.energies.min() <= limit)
+    return order[: max(within, FEWEST_STARTS)]
