@@ -140,9 +140,9 @@ def _cycle(store: Store, config: Campaign, repeats: int) -> float:
             "artifacts": [],
         }
         began = time.perf_counter()
-        store.add([intent])
-        store.claim(1, 1)
-        store.commit(envelope)
+        store.tasks.add([intent])
+        store.tasks.claim(1, 1)
+        store.tasks.commit(envelope)
         times.append(time.perf_counter() - began)
     return 1e3 * statistics.median(times)
 

@@ -18,8 +18,9 @@ from alloop.campaign.verdict import Verdict
 from alloop.config.model import Campaign
 from alloop.errors import CampaignError
 from alloop.executors.protocol import Executor, Outcome
+from alloop_db.queue import Claim
 from alloop_db.state import CampaignState
-from alloop_db.store import Claim, Store
+from alloop_db.store import Store
 from alloop_tasks.workspace import Workspace, read_json
 
 PAUSE = "pause"
@@ -70,7 +71,7 @@ class Driver:
             try:
                 return self._loop()
             finally:
-                self._store.requeue(list(self._flying))
+                self._store.tasks.requeue(list(self._flying))
                 self._store.spend(time.monotonic() - self._booked)
 
     def _loop(self) -> Verdict:
@@ -101,7 +102,7 @@ class Driver:
             elapsed = time.monotonic() - self._booked
             step = plan(state, self._config, self._executor.slots, elapsed)
             if step.action is None:
-                if not self._store.add(step.tasks) or step.stage == "label":
+                if not self._store.tasks.add(step.tasks) or step.stage == "label":
                     return step
             elif isinstance(step.action, Finish):
                 return step.action.verdict
@@ -130,20 +131,20 @@ class Driver:
 
     def _submit(self) -> None:
         room = 2 * self._executor.slots - len(self._flying)
-        for claim in self._store.claim(room, self._epoch):
+        for claim in self._store.tasks.claim(room, self._epoch):
             self._flying[claim.key] = claim
             self._executor.submit(claim.kind, claim.spec, claim.key)
 
     def _settle(self, outcome: Outcome) -> None:
         self._flying.pop(outcome.key, None)
         if "No space left on device" in outcome.reason:
-            self._store.requeue([outcome.key])
+            self._store.tasks.requeue([outcome.key])
             raise CampaignError(
                 f"{self._directory}: the disk is full ({outcome.reason}); nothing that was"
                 " finished is lost: make room and start again"
             )
         if outcome.status == "lost" or not settle(self._store, self._directory, outcome.key):
-            self._store.lose(outcome.key, outcome.reason or "its result file is missing")
+            self._store.tasks.lose(outcome.key, outcome.reason or "its result file is missing")
 
     def _executor_failure(self) -> str | None:
         if time.monotonic() - self._checked < CHECK:
@@ -188,10 +189,10 @@ def settle(store: Store, directory: Path, key: str) -> bool:
     if envelope is None:
         return False
     if envelope["status"] == "done":
-        store.commit(envelope)
+        store.tasks.commit(envelope)
         shutil.rmtree(workspace.parts, ignore_errors=True)
     else:
-        store.fail(envelope)
+        store.tasks.fail(envelope)
     workspace.result_path.unlink(missing_ok=True)
     workspace.progress_path.unlink(missing_ok=True)
     return True
@@ -200,12 +201,12 @@ def settle(store: Store, directory: Path, key: str) -> bool:
 def recover(store: Store, directory: Path) -> dict[str, int]:
     """Take over from a driver that is gone: harvest what was finished, requeue the rest."""
     harvested = 0
-    keys = store.open_keys()
+    keys = store.tasks.open_keys()
     for key in keys:
         if settle(store, directory, key):
             harvested += 1
-    requeued = store.requeue(store.open_keys())
-    open_names = set(store.open_keys())
+    requeued = store.tasks.requeue(store.tasks.open_keys())
+    open_names = set(store.tasks.open_keys())
     outbox = directory / "outbox"
     for path in outbox.iterdir() if outbox.is_dir() else ():
         if path.name.split(".")[0] not in open_names:

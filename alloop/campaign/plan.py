@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from alloop.campaign import specs
 from alloop.campaign.verdict import Verdict, judge
 from alloop.config.model import Campaign
+from alloop_db.queue import TaskIntent
 from alloop_db.state import CampaignState, CommitteeState, ShardState
-from alloop_db.store import TaskIntent
 
 NEARLY_AS_GOOD = 1.5
 """A 4D model also learns from older committees whose error is at most this many times larger."""

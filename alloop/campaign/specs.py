@@ -13,6 +13,7 @@ from alloop import seeds
 from alloop.acquisition.splits import Split, assign_splits
 from alloop.config.model import AseMethod, Campaign, Members, Route, Spacetime, Train
 from alloop.reference.method import MethodSpec
+from alloop_db.queue import TaskIntent
 from alloop_db.state import (
     CampaignState,
     CommitteeState,
@@ -21,7 +22,6 @@ from alloop_db.state import (
     SnapshotState,
     SystemState,
 )
-from alloop_db.store import TaskIntent
 from alloop_tasks.workspace import task_key
 
 PRIORITY = {

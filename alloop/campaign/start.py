@@ -137,7 +137,7 @@ def _refuse_other_structures(loaded: LoadedCampaign, store: Store) -> None:
 
 def _take_over(store: Store, directory: Path, say: Say) -> None:
     found = recover(store, directory)
-    revived = store.revive()
+    revived = store.tasks.revive()
     counts = _label_counts(store)
     if store.campaign().epoch == 1:
         return

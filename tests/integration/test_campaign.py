@@ -145,7 +145,7 @@ def test_why_and_lineage_answer_in_words_and_as_json(config):
     assert json.loads(alloop("why", frame, "--json", "-c", config).output)["frame"]
     assert "snapshot" in alloop("lineage", "model:1", "-c", config).output
     answer = json.loads(alloop("lineage", "spacetime_model:1", "--json", "-c", config).output)
-    assert any("trajectory" in link["target"] for link in answer["up"])
+    assert any("trajector" in link["relation"] for link in answer["up"])
 
 
 def test_frames_leave_the_ledger_as_extxyz(config, tmp_path):

@@ -11,7 +11,9 @@ from alloop.frames import Frame
 from alloop_db import schema as t
 from alloop_db.arrays import floats_to_blob
 from alloop_db.ledger import open_ledger
-from alloop_db.store import MAX_LOSSES, MAX_SHARED_LOSSES, Store, TaskIntent
+from alloop_db.queue import MAX_LOSSES, MAX_SHARED_LOSSES, TaskIntent
+from alloop_db.sessions import transaction
+from alloop_db.store import Store
 from alloop_tasks.environment import environment
 
 WATER = Frame(np.array([8, 1, 1]), np.array([[0.0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]]))
@@ -21,7 +23,7 @@ WATER = Frame(np.array([8, 1, 1]), np.array([[0.0, 0, 0], [0.96, 0, 0], [-0.24, 
 def store(tmp_path) -> Store:
     store = Store(open_ledger(tmp_path, create=True), ArtifactStore(tmp_path / "artifacts"))
     store.create("water", 1, "0", {"water": WATER}, "xtb", {"engine": "tblite"}, ["GFN2-xTB"])
-    with store._session() as session:
+    with transaction(store.engine) as session:
         for number in range(3):
             frame = t.FrameRow(
                 key=f"{number:064x}",
@@ -48,15 +50,15 @@ def store(tmp_path) -> Store:
 def ask(store: Store, key: str, labels: tuple[int, ...]) -> None:
     frames = [{"frame_key": f"{label - 1:064x}"} for label in labels]
     spec = {"frames": frames, "retries": 2}
-    store.add([TaskIntent(key, "label", spec, 0, 3, labels)])
-    assert [claim.key for claim in store.claim(5, 1)] == [key]
+    store.tasks.add([TaskIntent(key, "label", spec, 0, 3, labels)])
+    assert [claim.key for claim in store.tasks.claim(5, 1)] == [key]
 
 
 def lose(store: Store, key: str, times: int) -> list[str]:
     states = []
     for _ in range(times):
-        states.append(store.lose(key, "WorkerLost"))
-        store.claim(5, 1)
+        states.append(store.tasks.lose(key, "WorkerLost"))
+        store.tasks.claim(5, 1)
     return states
 
 
@@ -86,7 +88,7 @@ def done(number: int) -> dict:
 
 
 def labels(store: Store) -> list[t.LabelRow]:
-    with store._session() as session:
+    with transaction(store.engine) as session:
         rows = list(session.scalars(select(t.LabelRow).order_by(t.LabelRow.label_id)))
         session.expunge_all()
         return rows
@@ -109,7 +111,7 @@ def test_a_label_that_is_lost_alone_for_good_has_an_attempt_that_says_so(store):
     assert lose(store, "own", MAX_LOSSES)[-1] == "failed"
 
     assert [row.status for row in labels(store)] == ["failed", "pending", "pending"]
-    with store._session() as session:
+    with transaction(store.engine) as session:
         (attempt,) = session.scalars(select(t.LabelAttempt))
         assert (attempt.error_class, attempt.error_text) == ("Lost", "WorkerLost")
 
@@ -118,27 +120,27 @@ def test_a_result_is_committed_once_whoever_asks_how_often(store):
     ask(store, "one", (1, 2))
     result = envelope("one", labels=[done(0), done(1)])
 
-    assert store.commit(result)
-    assert not store.commit(result)
-    assert store.lose("one", "late") == "done"
+    assert store.tasks.commit(result)
+    assert not store.tasks.commit(result)
+    assert store.tasks.lose("one", "late") == "done"
 
     assert [row.status for row in labels(store)] == ["done", "done", "pending"]
-    with store._session() as session:
+    with transaction(store.engine) as session:
         assert len(list(session.scalars(select(t.LabelAttempt)))) == 2
 
 
 def test_an_intent_that_is_known_is_not_added_again(store):
     intent = TaskIntent("same", "label", {"frames": [{}]}, 0, 3, (1,))
 
-    assert store.add([intent]) == 1
-    assert store.add([intent]) == 0
+    assert store.tasks.add([intent]) == 1
+    assert store.tasks.add([intent]) == 0
 
 
 def test_what_a_dead_driver_had_submitted_goes_back_without_blame(store):
     ask(store, "left", (1,))
 
-    assert store.requeue(store.open_keys()) == 1
+    assert store.tasks.requeue(store.tasks.open_keys()) == 1
 
-    with store._session() as session:
+    with transaction(store.engine) as session:
         (task,) = session.scalars(select(t.Task))
         assert (task.status, task.tries, task.losses) == ("pending", 0, 0)
