@@ -1,6 +1,7 @@
 """Does asking the committee pay? The same campaign twice, with and without its disagreement.
 
     python benchmarks/random_control.py [configs/ethanol.yaml] [-o runs/control] [--seeds 1 2]
+        [--generations 6]
 
 Both arms start from the same frames, run the same number of generations and buy the same number
 of labels (the target is set out of reach). One draws its training frames by query by committee,
@@ -34,11 +35,18 @@ def main() -> None:
     parser.add_argument("config", nargs="?", type=Path, default=Path("configs/ethanol.yaml"))
     parser.add_argument("-o", "--output", type=Path, default=Path("runs/control"))
     parser.add_argument("--seeds", nargs="+", type=int, default=[1])
+    parser.add_argument("--generations", type=int, default=6)
     options = parser.parse_args()
     ratios = []
     for seed in options.seeds:
         arms = {
-            policy: _run(options.config, options.output / f"{policy}-{seed}", policy, seed)
+            policy: _run(
+                options.config,
+                options.output / f"{policy}-{seed}",
+                policy,
+                seed,
+                options.generations,
+            )
             for policy in ("uncertainty", "random")
         }
         errors = {policy: _judged(directory, arms.values()) for policy, directory in arms.items()}
@@ -52,12 +60,14 @@ def main() -> None:
     print(f"geometric mean of the ratios: {mean:.3f}")
 
 
-def _run(config: Path, directory: Path, policy: str, seed: int) -> Path:
+def _run(config: Path, directory: Path, policy: str, seed: int, generations: int) -> Path:
     overrides = {
         "campaign.directory": str(directory.absolute()),
         "campaign.seed": seed,
         "select.policy": policy,
         "target.force_rmse": OUT_OF_REACH,
+        "stop.max_generations": generations,
+        "stop.patience": generations,
         "spacetime": None,
     }
     loaded = load(config, overrides)
