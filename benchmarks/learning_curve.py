@@ -2,19 +2,22 @@
 
     python benchmarks/learning_curve.py CAMPAIGN_DIRECTORY ... [-o learning_curve.png]
 
-The error is that of the audit: frames drawn at random from trajectories of the committee of the
-time, which no committee was ever trained on. To compare policies fairly each campaign's final
-committee can also be judged on the audit frames of all of them (--cross).
+Audit frames are drawn at random from trajectories that no committee is trained on. ``then`` is
+the error that the campaign itself measured, on the audit frames it had at the time; ``now`` is the
+error of the same committee on the audit frames of the whole campaign, so that all points of a curve
+are judged by the same frames.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 from matplotlib import pyplot as plt
+from matplotlib.ticker import ScalarFormatter
 
 from alloop.artifacts import ArtifactStore
 from alloop.datasets import Dataset, load_dataset
@@ -28,56 +31,50 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("campaigns", nargs="+", type=Path)
     parser.add_argument("-o", "--output", type=Path)
-    parser.add_argument("--cross", action="store_true", help="judge all on the audits of all")
     options = parser.parse_args()
     curves = {path: _curve(path) for path in options.campaigns}
     for path, points in curves.items():
-        print(f"{path}")
-        print("  generation  labels  audit force RMSE / eV/Å [interval]  frames  trajectories")
+        print(f"{path}: audit force RMSE / eV/Å")
+        print("  generation  labels        now              interval      then  frames then")
         for p in points:
-            interval = f"[{_number(p['force_low'])}, {_number(p['force_high'])}]"
+            now, then = p["now"], p["then"] or {"force_rmse": math.nan, "n_frames": 0}
+            interval = f"[{_number(now['force_low'])}, {_number(now['force_high'])}]"
             print(
-                f"  {p['generation']:10d}  {p['labels']:6d}  {p['force_rmse']:8.4f} {interval:>20}"
-                f"  {p['n_frames']:16d}  {p['n_groups']:12d}"
+                f"  {p['generation']:10d}  {p['labels']:6d}  {now['force_rmse']:9.4f}"
+                f"  {interval:>20}  {then['force_rmse']:8.4f}  {then['n_frames']:11d}"
             )
     if options.output:
         _draw(curves, options.output)
         print(f"wrote {options.output}")
-    if options.cross:
-        _cross(options.campaigns)
 
 
 def _curve(directory: Path) -> list[dict[str, Any]]:
-    points = []
-    for entry in status(open_readonly(directory))["generations"]:
-        if audit := entry["errors"].get("audit"):
-            head = {"generation": entry["generation"], "labels": entry["training_labels"]}
-            points.append(head | audit)
-    return points
-
-
-def _cross(directories: list[Path]) -> None:
-    """Judge the last committee of each campaign on the audit frames of every campaign."""
-    for judged in directories:
-        for judge in directories:
-            error = judge_last(judged, judge)
-            print(
-                f"{judged} on the audit of {judge}: {error['force_rmse']:.4f}"
-                f" [{_number(error['force_low'])}, {_number(error['force_high'])}] eV/Å"
-                f" ({error['n_frames']} frames)"
-            )
+    audit = _last_audit(directory)
+    return [
+        {
+            "generation": entry["generation"],
+            "labels": entry["training_labels"],
+            "then": entry["errors"].get("audit"),
+            "now": judge_audit(_members(directory, entry["generation"]), audit),
+        }
+        for entry in status(open_readonly(directory))["generations"]
+        if entry["training_labels"]
+    ]
 
 
 def judge_last(judged: Path, judge: Path) -> dict[str, Any]:
     """Return the error of a campaign's last committee on the audit frames of a campaign."""
-    return judge_audit(_last_members(judged), _last_audit(judge))
+    last = status(open_readonly(judged))["generation"]
+    return judge_audit(_members(judged, last), _last_audit(judge))
 
 
-def _last_members(directory: Path) -> list[Path]:
+def _members(directory: Path, generation: int) -> list[Path]:
     sql = (
         "SELECT a.sha256 FROM committee_member JOIN model USING (model_id)"
-        " JOIN artifact a ON a.artifact_id = model.artifact_id WHERE committee_id ="
-        " (SELECT MAX(committee_id) FROM committee) ORDER BY position"
+        " JOIN artifact a ON a.artifact_id = model.artifact_id"
+        " JOIN committee USING (committee_id)"
+        " JOIN generation ON generation.generation_id = committee.generation_id"
+        f" WHERE generation.number = {generation:d} ORDER BY position"
     )
     return _paths(directory, sql, ".pt")
 
@@ -97,16 +94,24 @@ def _paths(directory: Path, sql: str, suffix: str) -> list[Path]:
 def _draw(curves: dict[Path, list[dict[str, Any]]], output: Path) -> None:
     mpl.use("Agg")
     figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
+    axes.set_yscale("log")
     for path, points in curves.items():
-        x = [p["labels"] for p in points]
-        y = [p["force_rmse"] for p in points]
-        low = [p["force_rmse"] - (p["force_low"] or p["force_rmse"]) for p in points]
-        high = [(p["force_high"] or p["force_rmse"]) - p["force_rmse"] for p in points]
-        axes.errorbar(x, y, yerr=(low, high), marker="o", capsize=3, label=path.name)
+        errors = [p["now"] for p in points]
+        low = [e["force_rmse"] - (e["force_low"] or e["force_rmse"]) for e in errors]
+        high = [(e["force_high"] or e["force_rmse"]) - e["force_rmse"] for e in errors]
+        axes.errorbar(
+            [p["labels"] for p in points],
+            [e["force_rmse"] for e in errors],
+            yerr=(low, high),
+            marker="o",
+            capsize=3,
+            label=path.name,
+        )
+    axes.yaxis.set_major_formatter(ScalarFormatter())
+    axes.yaxis.set_minor_formatter(ScalarFormatter())
     axes.set(
         xlabel="labels trained on",
         ylabel="audit force RMSE / eV/Å",
-        yscale="log",
     )
     axes.grid(visible=True, which="both", alpha=0.3)
     axes.legend()
