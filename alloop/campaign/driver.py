@@ -159,7 +159,7 @@ class Driver:
         self._store.spend(now - self._booked)
         self._booked = now
         running = tuple(
-            (claim, read_json(Workspace(self._directory, key).progress_path) or {})
+            (claim, _progress(Workspace(self._directory, key)))
             for key, claim in self._flying.items()
         )
         self._observe(Moment(step.stage, self._store.state(), running, now - self._began))
@@ -180,6 +180,12 @@ class Driver:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _progress(workspace: Workspace) -> dict[str, Any]:
+    """Return what a task says of itself, and whether a worker has taken it."""
+    said: dict[str, Any] = read_json(workspace.progress_path) or {}
+    return said | {"taken": workspace.running_on is not None}
 
 
 def settle(store: Store, directory: Path, key: str) -> bool:

@@ -116,7 +116,9 @@ class Display:
         table = Table(box=None, padding=(0, 2))
         for claim, progress in moment.running:
             done, total = progress.get("done"), progress.get("total")
-            share = f"{100 * done / total:3.0f} %" if done is not None and total else "waiting"
+            share = "starting" if progress.get("taken") else "queued"
+            if done is not None and total:
+                share = f"{100 * done / total:3.0f} %"
             name = claim.spec.get("member") or claim.spec.get("route") or ""
             table.add_row(claim.kind, name, share, progress.get("text", ""))
         return table

@@ -250,7 +250,11 @@ def _say_error(record: Record) -> str:
     return (
         f"committee {record['committee_id']} was off by {record['force_rmse']:.3g} eV/Å (RMS over"
         f" force components) and {record['energy_error']:+.3g} eV"
-        + ("" if bound is None else f"; it had promised at most {bound:.3g} eV/Å, nine times in ten")
+        + (
+            ""
+            if bound is None
+            else f"; it had promised at most {bound:.3g} eV/Å, nine times in ten"
+        )
     )
 
 
