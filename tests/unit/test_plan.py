@@ -183,11 +183,11 @@ def test_no_trajectory_at_all_is_an_error_not_a_loop():
 def test_what_a_selection_asks_for_does_not_change_the_selection_itself():
     tasks = run(exploring()).tasks
     shards = {"shards": (shard(1),)}
-    before = run(exploring(tasks=done(tasks), generation=shards, requested=60)).tasks[0]
+    before = run(exploring(tasks=done(tasks), generation=shards, requested=470)).tasks[0]
     after = exploring(
         tasks=done(tasks),
         generation=shards | {"labels": {"pending": 30}},
-        requested=90,
+        requested=500,
     )
 
     assert run(after).tasks[0].key == before.key
