@@ -16,14 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.ticker import ScalarFormatter
+from numpy.typing import NDArray
 
 from alloop.artifacts import ArtifactStore
 from alloop.datasets import Dataset, load_dataset
 from alloop.report.status import status
 from alloop_db.ledger import open_readonly
-from alloop_tasks.evaluate import judge_audit
+from alloop_tasks.evaluate import frame_errors, judge_audit
 
 
 def main() -> None:
@@ -62,10 +64,10 @@ def _curve(directory: Path) -> list[dict[str, Any]]:
     ]
 
 
-def judge_last(judged: Path, judge: Path) -> dict[str, Any]:
-    """Return the error of a campaign's last committee on the audit frames of a campaign."""
+def errors_of_last(judged: Path, judge: Path) -> NDArray[np.float64]:
+    """Return the errors of a campaign's last committee on the audit frames of a campaign."""
     last = status(open_readonly(judged))["generation"]
-    return judge_audit(_members(judged, last), _last_audit(judge))
+    return frame_errors(_members(judged, last), _last_audit(judge))
 
 
 def _members(directory: Path, generation: int) -> list[Path]:

@@ -83,6 +83,12 @@ def judge_audit(members: Sequence[Path], data: Dataset, confidence: float = 0.95
     return _evaluation("audit", _Errors(data, load_committee(members)), confidence)
 
 
+def frame_errors(members: Sequence[Path], data: Dataset) -> NDArray[np.float64]:
+    """Return the force RMSE of a committee on each of some labelled frames, eV/Å."""
+    errors: NDArray[np.float64] = np.sqrt(_Errors(data, load_committee(members)).squared_force)
+    return errors
+
+
 def _evaluation(kind: str, errors: _Errors, confidence: float) -> dict[str, Any]:
     interval = rmse_interval(errors.squared_force, errors.groups, confidence)
     return {
