@@ -159,8 +159,13 @@ class Stop(Section):
         description="All of these must hold: audit_below_target (upper bound of the audit error is"
         " below the target), stable (no trajectory broke).",
     )
-    for_generations: int = Field(default=1, ge=1, description="For this many generations in a row.")
     max_generations: int = Field(default=20, ge=1, description="End after this many generations.")
+    for_generations: int = Field(
+        default_factory=lambda stop: min(2, stop.get("max_generations", 2)),
+        ge=1,
+        description="For this many generations in a row: the first audits know only where the"
+        " first trajectories have been. Default: 2, or fewer if there are fewer.",
+    )
     wall_clock: Annotated[float, Quantity(WALL_TIME, above=0.0)] | None = Field(
         default=None, description="End after this much run time, all starts together."
     )

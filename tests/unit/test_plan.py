@@ -45,7 +45,7 @@ def config(**changes) -> Campaign:
             ]
         },
         "spacetime": {"every": "2 generations"},
-        "stop": {"max_generations": 5, "patience": 2},
+        "stop": {"max_generations": 5, "patience": 2, "for_generations": 1},
     }
     for path, value in changes.items():
         *around, last = path.split("__")
