@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy.stats import spearmanr
 from sqlalchemy import Engine, select
 
 from alloop.acquisition.intervals import rmse_interval
+from alloop.acquisition.ranking import rank_correlation
 from alloop_db import schema as t
 from alloop_db.arrays import blob_to_vectors
+from alloop_tasks.workspace import without_nan
 
 
 def prospective(engine: Engine, number: int, confidence: float) -> list[dict[str, Any]]:
@@ -41,7 +42,7 @@ def prospective(engine: Engine, number: int, confidence: float) -> list[dict[str
         ).all()
     kinds = {"prospective": "selected", "prospective_audit": "audit"}
     return [
-        _compare(kind, chosen, confidence)
+        without_nan(_compare(kind, chosen, confidence))
         for kind, action in kinds.items()
         if (chosen := [row for row in rows if row.action == action])
     ]
@@ -64,22 +65,10 @@ def _compare(kind: str, rows: list[Any], confidence: float) -> dict[str, Any]:
         "n_frames": interval.n,
         "n_groups": interval.n_groups,
         "force_rmse": interval.value,
-        "force_low": finite(interval.low),
-        "force_high": finite(interval.high),
+        "force_low": interval.low,
+        "force_high": interval.high,
         "energy_rmse": float(np.sqrt(np.mean(energies**2))),
         "confidence": confidence,
         "coverage": float(np.mean([e <= b for e, b in bounded])) if bounded else None,
         "spearman": rank_correlation(spreads, errors),
     }
-
-
-def finite(value: float) -> float | None:
-    """Return a number, or None where it is not one: SQL has no infinity."""
-    return float(value) if np.isfinite(value) else None
-
-
-def rank_correlation(spreads: Any, errors: Any) -> float | None:
-    """Return Spearman's coefficient, or None when it is not defined."""
-    if len(spreads) < 3 or np.ptp(spreads) == 0 or np.ptp(errors) == 0:
-        return None
-    return finite(float(spearmanr(spreads, errors).statistic))

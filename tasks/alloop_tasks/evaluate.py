@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from scipy.stats import spearmanr
 
 from alloop.acquisition.bands import choose_band
 from alloop.acquisition.calibration import Calibration, calibrate
 from alloop.acquisition.intervals import rmse_interval
+from alloop.acquisition.ranking import rank_correlation
 from alloop.acquisition.uncertainty import energy_spread, max_force_spread
 from alloop.datasets import Dataset, load_dataset
 from alloop.potentials.committee import Committee, load_committee
-from alloop_tasks.workspace import Workspace
+from alloop_tasks.workspace import Workspace, without_nan
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -75,7 +75,10 @@ def run(spec: dict[str, Any], workspace: Workspace) -> dict[str, Any]:
         errors = _Errors(load_dataset(workspace.input(spec["held_out"], ".npz")), committee)
         evaluations.append(_evaluation("audit", errors, spec["confidence"]))
         calibrations = _calibrations(errors, committee.n_members, spec["confidence"])
-    return {"evaluations": evaluations, "calibrations": calibrations}
+    result: dict[str, Any] = without_nan(
+        {"evaluations": evaluations, "calibrations": calibrations}
+    )
+    return result
 
 
 def judge_audit(members: Sequence[Path], data: Dataset, confidence: float = 0.95) -> dict[str, Any]:
@@ -96,12 +99,12 @@ def _evaluation(kind: str, errors: _Errors, confidence: float) -> dict[str, Any]
         "n_frames": interval.n,
         "n_groups": interval.n_groups,
         "force_rmse": interval.value,
-        "force_low": _finite(interval.low),
-        "force_high": _finite(interval.high),
+        "force_low": interval.low,
+        "force_high": interval.high,
         "energy_rmse": float(np.sqrt(np.mean((errors.energy / errors.n_atoms) ** 2))),
         "confidence": confidence,
         "coverage": None,
-        "spearman": _rank_correlation(errors),
+        "spearman": rank_correlation(errors.force_spread, errors.squared_force),
     }
 
 
@@ -136,21 +139,10 @@ def _calibration_row(calibration: Calibration) -> dict[str, Any]:
         "n_members": calibration.n_members,
         "n": calibration.n,
         "n_groups": calibration.n_groups,
-        "alpha": _finite(calibration.alpha),
-        "alpha_low": _finite(calibration.alpha_low),
-        "alpha_high": _finite(calibration.alpha_high),
+        "alpha": calibration.alpha,
+        "alpha_low": calibration.alpha_low,
+        "alpha_high": calibration.alpha_high,
         "confidence": calibration.confidence,
-        "quantile": _finite(calibration.quantile),
+        "quantile": calibration.quantile,
         "level": calibration.level,
     }
-
-
-def _rank_correlation(errors: _Errors) -> float | None:
-    spreads, truth = errors.force_spread, errors.squared_force
-    if len(spreads) < 3 or np.ptp(spreads) == 0 or np.ptp(truth) == 0:
-        return None
-    return _finite(float(spearmanr(spreads, truth).statistic))
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None

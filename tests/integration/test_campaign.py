@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -58,7 +59,7 @@ def alloop(*words):
 
 
 def rows(config: Path, sql: str) -> list[tuple]:
-    with sqlite3.connect(config.parent / "run" / "ledger.sqlite") as ledger:
+    with closing(sqlite3.connect(config.parent / "run" / "ledger.sqlite")) as ledger:
         return ledger.execute(sql).fetchall()
 
 

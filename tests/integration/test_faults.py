@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -112,7 +113,7 @@ def test_unknown_campaigns_and_frames_are_one_line(config):
 
 def rows(config: Path, sql: str) -> list[tuple]:
     path = config.parent / "run" / "ledger.sqlite"
-    with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as ledger:
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as ledger:
         return ledger.execute(sql).fetchall()
 
 
@@ -145,7 +146,7 @@ def test_a_full_disk_is_one_line_and_costs_nothing_that_was_finished(config):
         after = set(rows(small, "SELECT label_id, energy FROM label WHERE status = 'done'"))
         assert kept <= after
     finally:
-        subprocess.run(["umount", str(folder)], check=False)
+        subprocess.run(["umount", str(folder)], check=True)
 
 
 @pytest.mark.skipif(shutil.which("mount") is None, reason="needs mount to make a read-only disk")
@@ -158,7 +159,7 @@ def test_a_read_only_directory_is_one_line(config):
         subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
         assert "ead-only" in one_line(alloop("start", folder / "config.yaml"), 1)
     finally:
-        subprocess.run(["umount", str(folder)], check=False)
+        subprocess.run(["umount", str(folder)], check=True)
 
 
 def has_begun(config: Path) -> bool:

@@ -12,6 +12,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import psutil
@@ -74,7 +75,9 @@ def finish(config: Path) -> str:
 
 
 def rows(config: Path, sql: str) -> list[tuple]:
-    with sqlite3.connect(f"file:{config.parent}/run/ledger.sqlite?mode=ro", uri=True) as ledger:
+    with closing(
+        sqlite3.connect(f"file:{config.parent}/run/ledger.sqlite?mode=ro", uri=True)
+    ) as ledger:
         return ledger.execute(sql).fetchall()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -55,7 +56,7 @@ def run(tmp_path, monkeypatch):
 
 
 def rows(folder: Path, sql: str) -> list[tuple]:
-    with sqlite3.connect(folder / "run" / "ledger.sqlite") as ledger:
+    with closing(sqlite3.connect(folder / "run" / "ledger.sqlite")) as ledger:
         return ledger.execute(sql).fetchall()
 
 
