@@ -75,9 +75,7 @@ def run(spec: dict[str, Any], workspace: Workspace) -> dict[str, Any]:
         errors = _Errors(load_dataset(workspace.input(spec["held_out"], ".npz")), committee)
         evaluations.append(_evaluation("audit", errors, spec["confidence"]))
         calibrations = _calibrations(errors, committee.n_members, spec["confidence"])
-    result: dict[str, Any] = without_nan(
-        {"evaluations": evaluations, "calibrations": calibrations}
-    )
+    result: dict[str, Any] = without_nan({"evaluations": evaluations, "calibrations": calibrations})
     return result
 
 
