@@ -132,7 +132,7 @@ def _label(state: CampaignState, config: Campaign, slots: int) -> Plan:
         words = "; ".join(state.last_failures)
         text = (
             f"stalled: the last {state.consecutive_failures} labels of tier {tier.id!r} failed"
-            f" ({words})"
+            f" ({words}); mend the method and start again"
         )
         return Plan("label", action=Finish(Verdict("stalled", text)))
     total = sum(labels.values())
@@ -141,7 +141,10 @@ def _label(state: CampaignState, config: Campaign, slots: int) -> Plan:
         return Plan("label", tuple(specs.labels(config, state, slots)))
     if state.done == 0:
         words = "; ".join(state.last_failures)
-        text = f"stalled: not one of {state.requested} labels could be made ({words})"
+        text = (
+            f"stalled: not one of {state.requested} labels could be made ({words}); mend the"
+            " method and start again"
+        )
         return Plan("label", action=Finish(Verdict("stalled", text)))
     return Plan("label", action=Seal(state.generation.number))
 

@@ -115,12 +115,21 @@ def _begin(loaded: LoadedCampaign, store: Store, say: Say) -> Verdict | list[str
     latest = store.latest_config()
     changes = [] if latest is None else check_changes(latest, loaded)
     campaign = store.campaign()
-    if campaign.state in FINISHED and not changes:
+    if campaign.state == "stalled" and _tier_was_stopped(store):
+        again = store.tasks.revive_labels()
+        say(f"the reference method only failed before: trying {again} failed labels again")
+    elif campaign.state in FINISHED and not changes:
         say("finished before, nothing to do")
         return Verdict(campaign.state, campaign.verdict or "")
     for change in changes:
         say(f"config changed: {change}")
     return [str(change) for change in changes]
+
+
+def _tier_was_stopped(store: Store) -> bool:
+    """Return whether a stalled campaign ended among its labels: all other stalls come later."""
+    state = store.state()
+    return state.generation.snapshot is None and state.requested > 0
 
 
 def _refuse_other_structures(loaded: LoadedCampaign, store: Store) -> None:

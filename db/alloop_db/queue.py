@@ -177,6 +177,29 @@ class TaskQueue:
                 ).rowcount  # type: ignore[attr-defined]  # an update has one
             )
 
+    def revive_labels(self) -> int:
+        """Ask again for the labels that failed since the last success; return how many.
+
+        For a tier that was stopped because it only failed: its program was to blame, not the
+        frames. What they have tried so far stays counted.
+        """
+        with transaction(self._engine) as session:
+            last = session.scalar(
+                select(func.max(t.LabelAttempt.label_attempt_id)).where(
+                    t.LabelAttempt.status == "done"
+                )
+            )
+            since = select(t.LabelAttempt.label_id).where(
+                t.LabelAttempt.label_attempt_id > (last or 0)
+            )
+            return int(
+                session.execute(
+                    update(t.LabelRow)
+                    .where(t.LabelRow.status == "failed", t.LabelRow.label_id.in_(since))
+                    .values(status="pending")
+                ).rowcount  # type: ignore[attr-defined]  # an update has one
+            )
+
     def revive(self) -> list[str]:
         """Give failed tasks of the open generation another chance; return what they were."""
         with transaction(self._engine) as session:

@@ -43,11 +43,15 @@ def read_state(connection: Connection) -> CampaignState:
             t.LabelAttempt.seconds,
             t.LabelAttempt.error_class,
             t.LabelAttempt.error_text,
+            t.Task.epoch,
         )
+        .join(t.Task, t.Task.task_id == t.LabelAttempt.task_id)
         .order_by(t.LabelAttempt.label_attempt_id.desc())
         .limit(RECENT)
     ).all()
-    failures = list(takewhile(lambda row: row.status == "failed", attempts))
+    # Of this driver alone: whoever starts again has perhaps mended what failed before.
+    epoch = connection.scalar(select(t.CampaignRow.epoch))
+    failures = list(takewhile(lambda row: row.status == "failed" and row.epoch == epoch, attempts))
     labels = _label_counts(connection, None)
     return CampaignState(
         systems=_systems(connection),

@@ -128,7 +128,7 @@ class CampaignState:
     needs : a bounded window of pending labels that no open task is making.
     open_label_tasks : number of label tasks pending or running.
     seconds_per_label : median of the latest attempts; None before the first.
-    consecutive_failures : labels that failed since the last success of any.
+    consecutive_failures : labels that failed under this driver since the last success of any.
     requested, done, failed : labels of the whole campaign.
     seconds : wall time spent by all drivers before this one.
     evaluations : all of them, oldest first.

@@ -101,3 +101,20 @@ def test_a_tier_that_only_fails_is_stopped_early_with_its_own_words(run, tmp_pat
     assert rows(tmp_path, "SELECT state FROM campaign") == [("stalled",)]
     (attempts,) = rows(tmp_path, "SELECT COUNT(*) FROM label_attempt")[0]
     assert 12 <= attempts < 40, "the breaker waits for the tasks in flight, not for all labels"
+
+
+def test_a_tier_that_was_stopped_goes_on_once_it_is_mended(run, tmp_path):
+    assert run("NeverWorks").exit_code == STALLED
+    again = run("NeverWorks")
+    assert again.exit_code == STALLED, "still broken: it tries, and stops again"
+    (tmp_path / "mended").touch()
+
+    outcome = run("NeverWorks")
+
+    assert outcome.exit_code == SPENT, outcome.output
+    assert "trying" in outcome.output
+    assert rows(tmp_path, "SELECT DISTINCT status FROM label") == [("done",)]
+    (failed,) = rows(tmp_path, "SELECT COUNT(*) FROM label_attempt WHERE status = 'failed'")[0]
+    assert failed >= 24, "what was tried before stays on record"
+
+    assert "nothing to do" in run("NeverWorks").output
