@@ -12,7 +12,7 @@ from alloop.acquisition.calibration import Calibration
 from alloop.acquisition.fingerprint import fingerprints
 from alloop.acquisition.pool import Decision, Pool, SelectionSettings
 from alloop.acquisition.selection import select, tally
-from alloop.acquisition.uncertainty import energy_spread
+from alloop.acquisition.uncertainty import energy_spread, energy_spread_per_sqrt_atom
 from alloop.datasets import load_dataset
 from alloop.trajectories import Shard, Trajectory
 from alloop_tasks.systems import frame_of
@@ -127,10 +127,7 @@ def _spread(spec: dict[str, Any], explored: _Explored) -> NDArray[np.float64]:
     if spec["measure"] == "force":
         return explored.gather("max_force_spread")
     energies = explored.gather("member_energies")
-    per_atom: NDArray[np.float64] = energy_spread(energies.T) / np.sqrt(
-        len(spec["system"]["numbers"])
-    )
-    return per_atom
+    return energy_spread_per_sqrt_atom(energies.T, len(spec["system"]["numbers"]))
 
 
 def _calibration(spec: dict[str, Any]) -> Calibration | None:
@@ -169,8 +166,7 @@ def _record(
     number, index = explored.frames[decision.index]
     trajectory = explored.trajectories[number]
     replica, route, _ = explored.replicas[number]
-    energies = trajectory.member_energies[index]
-    spread = float(energy_spread(energies[:, None])[0])
+    energies = trajectory.member_energies[index][:, None]
     largest = float(trajectory.max_force_spread[index])
     bound = None if calibration is None else float(calibration.bound(np.array([largest]))[0])
     return {
@@ -186,8 +182,10 @@ def _record(
         "prediction": {
             "energy": float(trajectory.potential[index]),
             "forces": trajectory.forces[index].astype(np.float64).tolist(),
-            "energy_spread": spread,
-            "energy_spread_per_sqrt_atom": spread / float(np.sqrt(trajectory.forces.shape[1])),
+            "energy_spread": float(energy_spread(energies)[0]),
+            "energy_spread_per_sqrt_atom": float(
+                energy_spread_per_sqrt_atom(energies, trajectory.forces.shape[1])[0]
+            ),
             "force_spread_max": largest,
             "force_spread_mean": float(trajectory.mean_force_spread[index]),
             "force_bound": bound if bound is not None and np.isfinite(bound) else None,
