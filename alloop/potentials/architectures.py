@@ -12,11 +12,22 @@ from alloop.errors import ModelError
 from alloop.potentials.ani import Ani
 from alloop.potentials.evaluation import Committee
 from alloop.potentials.fitting import FrameGroup, Trainable
+from alloop.potentials.graphs.network import Network
 from alloop.potentials.member import Member
+from alloop.potentials.schnet import SCHNET
 
 
 class Architecture(Protocol):
-    """What alloop asks of a kind of potential."""
+    """What alloop asks of a kind of potential.
+
+    ``frozen`` are regular expressions, looked for in the names of weights: what a transfer to
+    another level of theory keeps as it is.
+    """
+
+    @property
+    def frozen(self) -> tuple[str, ...]:
+        """Patterns of the weights that a transfer keeps."""
+        ...
 
     def settings(self, size: str, elements: Sequence[int]) -> dict[str, Any]:
         """Return the settings of a named size as plain values."""
@@ -24,6 +35,14 @@ class Architecture(Protocol):
 
     def check(self, member: Member) -> None:
         """Raise ModelError unless the member's settings and weights belong together."""
+        ...
+
+    def network(self, member: Member, dtype: torch.dtype) -> Network:
+        """Return a member as a network on graphs, which can be differentiated in any way."""
+        ...
+
+    def cutoff(self, member: Member) -> float:
+        """Return the range of the pairs that the network of a member needs, Å."""
         ...
 
     def committee(self, members: Sequence[Member], dtype: torch.dtype) -> Committee:
@@ -37,14 +56,18 @@ class Architecture(Protocol):
         settings: Mapping[str, Any],
         atom_energies: Mapping[int, float],
         *,
+        scale: float,
         seed: int,
         start: Member | None,
     ) -> Trainable:
-        """Prepare the fit of one member, from random weights or from those of another."""
+        """Prepare the fit of one member, from random weights or from those of another.
+
+        ``scale`` (eV) is about how much atomic energies vary: first weights may go by it.
+        """
         ...
 
 
-ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType({"ani": Ani()})
+ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType({"ani": Ani(), "schnet": SCHNET})
 
 
 def architecture(name: str) -> Architecture:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from ase.data import chemical_symbols
 from torch import Tensor
+
+from alloop.errors import ModelError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -71,3 +75,17 @@ class Committee(Protocol):
 
         """
         ...
+
+
+def check_elements(numbers: Iterable[int], elements: Sequence[int]) -> None:
+    """Raise ModelError if atoms ``numbers`` are of elements that a model does not describe."""
+    unknown = sorted(set(numbers) - set(elements))
+    if unknown:
+        raise ModelError(
+            f"the model describes {_names(elements)} and was given {_names(unknown)};"
+            " train it on frames that hold these elements"
+        )
+
+
+def _names(numbers: Iterable[int]) -> str:
+    return ", ".join(chemical_symbols[z] for z in numbers)

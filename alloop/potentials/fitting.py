@@ -11,7 +11,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FrameGroup:
-    """Frames with the same atoms in the same order.
+    """Frames with the same atoms in the same order, out of a larger set.
 
     Attributes
     ----------
@@ -20,6 +20,7 @@ class FrameGroup:
     cells : (n_frames, 3, 3) float64, lattice vectors as rows, Å, zeros where not periodic; None
         for molecules.
     training : (n_frames,) bool, the frames that may shape the model; the others only judge it.
+    index : (n_frames,) int64, place of each frame in the set.
 
     """
 
@@ -27,6 +28,26 @@ class FrameGroup:
     positions: Tensor
     cells: Tensor | None
     training: Tensor
+    index: Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prediction:
+    """What a potential in training says of k frames; their atoms follow frame after frame.
+
+    Attributes
+    ----------
+    energies : (k,) eV, relative to the atoms.
+    forces : (all atoms, 3) eV/Å.
+    latent_forces : (all atoms, 3), see ``graphs.network.Output``; None if there are none.
+    penalty : (k,), a regularisation that the architecture asks for; None if it asks for nothing.
+
+    """
+
+    energies: Tensor
+    forces: Tensor
+    latent_forces: Tensor | None = None
+    penalty: Tensor | None = None
 
 
 class Trainable(Protocol):
@@ -37,11 +58,13 @@ class Trainable(Protocol):
         """(n_parameters,) float32, the parameters to start from."""
         ...
 
-    def predict(self, parameters: Tensor, group: int, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Return energies (k,), eV, and forces (k, n_atoms, 3), eV/Å, of k frames of a group.
+    @property
+    def layout(self) -> Mapping[str, slice]:
+        """Where each weight of a member lies in the flat vector, in order."""
+        ...
 
-        Energies are relative to the atoms. Both can be differentiated by ``parameters``.
-        """
+    def predict(self, parameters: Tensor, frames: Tensor) -> Prediction:
+        """Predict frames (k,) int64 of the set; can be differentiated by ``parameters``."""
         ...
 
     def export(self, parameters: Tensor) -> Mapping[str, Tensor]:

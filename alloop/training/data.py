@@ -13,6 +13,7 @@ from torch import Tensor
 from alloop.errors import TrainingError
 from alloop.frames import Frame
 from alloop.potentials.fitting import FrameGroup
+from alloop.potentials.graphs.graph import ranges
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -73,53 +74,77 @@ class TrainingSet:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class LabelledGroup:
-    """Frames of one composition with their labels as tensors.
+class Labels:
+    """The labels of a set of frames as tensors; atoms follow frame after frame.
 
     Attributes
     ----------
-    frames : the geometries.
     energies : (n_frames,) float32, total energies less the energies of the atoms, eV.
-    forces : (n_frames, n_atoms, 3) float32, eV/Å.
+    forces : (all atoms, 3) float32, eV/Å.
+    numbers : (all atoms,) int64, atomic numbers.
+    n_atoms : (n_frames,) int64.
+    training : (n_frames,) bool, the frames that may shape the model.
 
     """
 
-    frames: FrameGroup
     energies: Tensor
     forces: Tensor
+    numbers: Tensor
+    n_atoms: Tensor
+    training: Tensor
+
+    def of(self, frames: Tensor) -> Labels:
+        """Return the labels of frames (k,) int64, in this order."""
+        first = self.n_atoms.cumsum(0) - self.n_atoms
+        atoms = ranges(first[frames], self.n_atoms[frames])
+        return Labels(
+            self.energies[frames],
+            self.forces[atoms],
+            self.numbers[atoms],
+            self.n_atoms[frames],
+            self.training[frames],
+        )
+
+    @property
+    def frame(self) -> Tensor:
+        """The frame of each atom, (all atoms,) int64."""
+        return torch.arange(len(self.n_atoms)).repeat_interleave(self.n_atoms)
 
 
-def group_frames(data: TrainingSet, atom_energies: Mapping[int, float]) -> list[LabelledGroup]:
+def labels_of(data: TrainingSet, atom_energies: Mapping[int, float]) -> Labels:
+    """Return the labels of a training set relative to the energies of the atoms, eV."""
+    atoms = [sum(atom_energies[int(z)] for z in frame.numbers) for frame in data.frames]
+    return Labels(
+        # Subtract in float64: a total energy in float32 is good to 1e-3 eV at best.
+        energies=torch.tensor(data.energies - np.array(atoms)).to(torch.float32),
+        forces=torch.tensor(np.concatenate(data.forces)).to(torch.float32),
+        numbers=torch.tensor(np.concatenate([frame.numbers for frame in data.frames])),
+        n_atoms=torch.tensor([frame.n_atoms for frame in data.frames]),
+        training=torch.tensor(~data.is_validation),
+    )
+
+
+def group_frames(data: TrainingSet) -> list[FrameGroup]:
     """Group frames by composition and periodicity, in order of first appearance."""
     members: dict[tuple[tuple[int, ...], bool], list[int]] = {}
     for index, frame in enumerate(data.frames):
         key = tuple(int(z) for z in frame.numbers), frame.cell is not None
         members.setdefault(key, []).append(index)
     return [
-        _group(data, numbers, periodic, index, atom_energies)
-        for (numbers, periodic), index in members.items()
+        _group(data, numbers, periodic, index) for (numbers, periodic), index in members.items()
     ]
 
 
 def _group(
-    data: TrainingSet,
-    numbers: tuple[int, ...],
-    periodic: bool,
-    index: Sequence[int],
-    atom_energies: Mapping[int, float],
-) -> LabelledGroup:
+    data: TrainingSet, numbers: tuple[int, ...], periodic: bool, index: Sequence[int]
+) -> FrameGroup:
     frames = [data.frames[i] for i in index]
-    atoms = sum(atom_energies[z] for z in numbers)
-    return LabelledGroup(
-        FrameGroup(
-            numbers=numbers,
-            positions=torch.tensor(np.array([frame.positions for frame in frames])),
-            cells=torch.tensor(np.array([_cell(f) for f in frames])) if periodic else None,
-            training=torch.tensor(~data.is_validation[list(index)]),
-        ),
-        # Subtract in float64: a total energy in float32 is good to 1e-3 eV at best.
-        torch.tensor(data.energies[list(index)] - atoms).to(torch.float32),
-        torch.tensor(np.array([data.forces[i] for i in index])).to(torch.float32),
+    return FrameGroup(
+        numbers=numbers,
+        positions=torch.tensor(np.array([frame.positions for frame in frames])),
+        cells=torch.tensor(np.array([_cell(f) for f in frames])) if periodic else None,
+        training=torch.tensor(~data.is_validation[list(index)]),
+        index=torch.tensor(index),
     )
 
 

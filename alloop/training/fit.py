@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from alloop import seeds
 from alloop.potentials.fitting import Trainable
 from alloop.training.adamw import AdamW
-from alloop.training.data import LabelledGroup
+from alloop.training.data import Labels
 from alloop.training.losses import frame_losses
 from alloop.training.schedule import Schedule
 from alloop.training.settings import Epoch, Errors, TrainReport, TrainSettings
@@ -33,14 +33,14 @@ class Fit:
     def __init__(
         self,
         trainable: Trainable,
-        groups: Sequence[LabelledGroup],
+        labels: Labels,
         settings: TrainSettings,
         seed: int,
     ) -> None:
-        self._trainable, self._groups, self._settings = trainable, groups, settings
+        self._trainable, self._labels, self._settings = trainable, labels, settings
         self._order = torch.Generator().manual_seed(seeds.integer(seed, "order"))
-        self._training = _entries(groups, training=True)
-        self._judges = _entries(groups, training=False)
+        self._training = labels.training.nonzero()[:, 0]
+        self._judges = (~labels.training).nonzero()[:, 0]
         self._drawn = self._resampled(seeds.integer(seed, "resample"))
         steps_per_epoch = -(-len(self._drawn) // settings.batch_size)
         self._n_steps = settings.epochs * steps_per_epoch
@@ -101,9 +101,9 @@ class Fit:
 
     def _take_step(self, batch: Tensor) -> float:
         self._rate = self._schedule.learning_rate(self._step)
-        loss = torch.stack(
-            [self._losses(self._parameters, *part)[0].sum() for part in _by_group(batch)]
-        ).sum() / len(batch)
+        labels = self._labels.of(batch)
+        prediction = self._trainable.predict(self._parameters, batch)
+        loss = frame_losses(self._settings, prediction, labels).mean()
         (gradient,) = torch.autograd.grad(loss, self._parameters)
         norm = float(gradient.norm())
         if norm > self._settings.max_gradient_norm:
@@ -135,28 +135,20 @@ class Fit:
         loss = energy = force = 0.0
         n_components = 0
         with torch.no_grad():
-            for chunk in entries.split(_FRAMES_AT_ONCE):
-                for group, frames in _by_group(chunk):
-                    losses, off_energy, off_force = self._losses(parameters, group, frames)
-                    n_atoms = off_force.shape[1]
-                    loss += float(losses.double().sum())
-                    energy += float((off_energy.double() / n_atoms).square().sum())
-                    force += float(off_force.double().square().sum())
-                    n_components += off_force.numel()
+            for frames in entries.split(_FRAMES_AT_ONCE):
+                labels = self._labels.of(frames)
+                prediction = self._trainable.predict(parameters, frames)
+                losses = frame_losses(self._settings, prediction, labels)
+                off_energy = (prediction.energies - labels.energies).double() / labels.n_atoms
+                off_force = (prediction.forces - labels.forces).double()
+                loss += float(losses.double().sum())
+                energy += float(off_energy.square().sum())
+                force += float(off_force.square().sum())
+                n_components += off_force.numel()
         n = len(entries)
         if not n:
             return math.nan, Errors(0, math.nan, math.nan)
         return loss / n, Errors(n, math.sqrt(energy / n), math.sqrt(force / n_components))
-
-    def _losses(
-        self, parameters: Tensor, group: int, frames: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the loss of each frame and its errors of energy and forces."""
-        labelled = self._groups[group]
-        energies, forces = self._trainable.predict(parameters, group, frames)
-        true_energies, true_forces = labelled.energies[frames], labelled.forces[frames]
-        losses = frame_losses(self._settings, energies, forces, true_energies, true_forces)
-        return losses, energies - true_energies, forces - true_forces
 
     def _resampled(self, seed: int) -> Tensor:
         if self._settings.resample == "none":
@@ -164,18 +156,3 @@ class Fit:
         generator = torch.Generator().manual_seed(seed)
         n = len(self._training)
         return self._training[torch.randint(n, (n,), generator=generator)]
-
-
-def _entries(groups: Sequence[LabelledGroup], *, training: bool) -> Tensor:
-    """Return (group, frame) of every frame for training, or for validation, (n, 2) int64."""
-    parts = []
-    for index, group in enumerate(groups):
-        frames = (group.frames.training == training).nonzero()[:, 0]
-        parts.append(torch.stack((torch.full_like(frames, index), frames), 1))
-    return torch.cat(parts)
-
-
-def _by_group(entries: Tensor) -> Iterator[tuple[int, Tensor]]:
-    """Split (group, frame) entries by group."""
-    for group in entries[:, 0].unique().tolist():
-        yield group, entries[entries[:, 0] == group, 1]

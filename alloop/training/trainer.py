@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from alloop.potentials.architectures import architecture
 from alloop.potentials.fitting import Trainable
 from alloop.potentials.member import Member
 from alloop.training.atom_energies import fit_atom_energies
-from alloop.training.data import LabelledGroup, TrainingSet, group_frames
+from alloop.training.data import Labels, TrainingSet, group_frames, labels_of
 from alloop.training.fit import DivergedError, Fit
 from alloop.training.settings import Epoch, TrainReport, TrainSettings
 
@@ -69,16 +69,17 @@ def train_member(
     elements = data.elements
     wanted = model.settings(size, elements) if shape is None else dict(shape)
     energies = dict(atom_energies) if atom_energies is not None else _fitted_energies(data)
-    groups = group_frames(data, energies)
+    labels = labels_of(data, energies)
     trainable = model.trainable(
-        [group.frames for group in groups],
+        group_frames(data),
         elements,
         wanted,
         energies,
+        scale=float(labels.of(labels.training.nonzero()[:, 0]).forces.square().mean().sqrt()),
         seed=seeds.integer(seed, "weights"),
         start=start,
     )
-    weights, report = _fit_with_restarts(trainable, groups, settings, seed, should_stop, on_epoch)
+    weights, report = _fit_with_restarts(trainable, labels, settings, seed, should_stop, on_epoch)
     member = Member(
         architecture=kind,
         elements=elements,
@@ -100,7 +101,7 @@ def _fitted_energies(data: TrainingSet) -> dict[int, float]:
 
 def _fit_with_restarts(
     trainable: Trainable,
-    groups: Sequence[LabelledGroup],
+    labels: Labels,
     settings: TrainSettings,
     seed: int,
     should_stop: Callable[[], bool] | None,
@@ -108,7 +109,7 @@ def _fit_with_restarts(
 ) -> tuple[Tensor, TrainReport]:
     for restarts in range(settings.max_restarts + 1):
         rate = settings.learning_rate * _RESTART_FACTOR**restarts
-        fit = Fit(trainable, groups, replace(settings, learning_rate=rate), seed)
+        fit = Fit(trainable, labels, replace(settings, learning_rate=rate), seed)
         try:
             stopped_by = fit.run(should_stop or _never, on_epoch)
         except DivergedError:

@@ -40,6 +40,7 @@ class Ani:
         settings: Mapping[str, Any],
         atom_energies: Mapping[int, float],
         *,
+        scale: float,  # noqa: ARG002  (fresh networks give about 0.05 eV)
         seed: int,
         start: Member | None,
     ) -> Trainable:

@@ -8,15 +8,13 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import torch
-from ase.data import chemical_symbols
 from torch import Tensor
 
-from alloop.errors import ModelError
 from alloop.potentials.activations import activation
 from alloop.potentials.ani.aev import features, pull_back
 from alloop.potentials.ani.settings import AniSettings, layers
 from alloop.potentials.ani.terms import environments
-from alloop.potentials.evaluation import Evaluation, ForceKind
+from alloop.potentials.evaluation import Evaluation, ForceKind, check_elements
 from alloop.potentials.member import Member
 from alloop.potentials.neighbours import find_pairs
 from alloop.potentials.networks import StackedNetworks
@@ -51,12 +49,7 @@ class Composition:
         cls, numbers: tuple[int, ...], elements: tuple[int, ...], n_replicas: int
     ) -> Composition:
         """Lay out replicas of one composition; ModelError for an element that is not known."""
-        unknown = sorted(set(numbers) - set(elements))
-        if unknown:
-            raise ModelError(
-                f"the model describes {_names(elements)} and was given {_names(unknown)};"
-                " train it on frames that hold these elements"
-            )
+        check_elements(numbers, elements)
         index = torch.tensor([elements.index(z) for z in numbers]).repeat(n_replicas)
         order = torch.argsort(index, stable=True)
         rows = torch.empty_like(order)
@@ -150,7 +143,3 @@ class AniCommittee:
             return total, total
         slope = pull_back(env, torch.cat(gradients, 1))
         return total, -slope.to(torch.float64).reshape(len(slope), *positions.shape)
-
-
-def _names(numbers: Sequence[int]) -> str:
-    return ", ".join(chemical_symbols[z] for z in numbers)

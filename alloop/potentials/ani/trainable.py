@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -21,7 +21,8 @@ from alloop.errors import ModelError
 from alloop.potentials.activations import Activation, activation
 from alloop.potentials.ani.descriptors import ForceMap, RawGroup, describe, find_scaling
 from alloop.potentials.ani.settings import AniSettings, layers
-from alloop.potentials.fitting import FrameGroup
+from alloop.potentials.fitting import FrameGroup, Prediction
+from alloop.potentials.graphs.graph import ranges
 from alloop.potentials.member import Member
 
 INITIAL_GAIN = 0.5
@@ -78,11 +79,46 @@ class AniTrainable:
             ]
         )
         self._shapes = [tensor.shape for net in full for layer in net for tensor in layer]
+        ends = list(accumulate(shape.numel() for shape in self._shapes))
+        names = settings.shapes(elements)
+        self.layout = {
+            name: slice(end - shape.numel(), end)
+            for name, shape, end in zip(names, self._shapes, ends, strict=True)
+        }
+        n_frames = sum(len(group.index) for group in groups)
+        self._group = torch.zeros(n_frames, dtype=torch.int64)
+        self._row = torch.zeros(n_frames, dtype=torch.int64)
+        for number, group in enumerate(groups):
+            self._group[group.index] = number
+            self._row[group.index] = torch.arange(len(group.index))
+        self._n_atoms = torch.tensor([len(group.numbers) for group in groups])
         self._n_layers = [len(network) for network in full]
         self.start = torch.cat([t.reshape(-1) for net in full for layer in net for t in layer])
 
-    def predict(self, parameters: Tensor, group: int, frames: Tensor) -> tuple[Tensor, Tensor]:
+    def predict(self, parameters: Tensor, frames: Tensor) -> Prediction:
         """Return energies and forces of frames; see ``Trainable.predict``."""
+        groups = self._group[frames]
+        energies, forces, places, atoms = [], [], [], []
+        lengths = self._n_atoms[groups]
+        first = lengths.cumsum(0) - lengths
+        for group in groups.unique().tolist():
+            place = (groups == group).nonzero()[:, 0]
+            energy, force = self.predict_group(parameters, group, self._row[frames[place]])
+            energies.append(energy)
+            forces.append(force.flatten(0, 1))
+            places.append(place)
+            atoms.append(ranges(first[place], lengths[place]))
+        if len(places) == 1:
+            return Prediction(energies[0], forces[0])
+        return Prediction(
+            torch.cat(energies)[torch.argsort(torch.cat(places))],
+            torch.cat(forces)[torch.argsort(torch.cat(atoms))],
+        )
+
+    def predict_group(
+        self, parameters: Tensor, group: int, frames: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return energies (k,) and forces (k, n_atoms, 3) of k frames of one group."""
         energies: Tensor
         forces: Tensor
         if parameters.requires_grad and torch.is_grad_enabled():

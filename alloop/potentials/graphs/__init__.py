@@ -1,0 +1,1 @@
+"""Potentials on graphs: what message-passing networks share, whatever their equations are."""
