@@ -69,6 +69,19 @@ class Dataset:
         return self.subset(np.array(keep, dtype=bool))
 
 
+def joined(first: Dataset, second: Dataset) -> Dataset:
+    """Return the frames of two datasets as one, at the level of theory of the first."""
+    return Dataset(
+        frames=first.frames + second.frames,
+        energies=np.concatenate([first.energies, second.energies]),
+        forces=first.forces + second.forces,
+        splits=first.splits + second.splits,
+        systems=first.systems + second.systems,
+        groups=first.groups + second.groups,
+        level_of_theory=first.level_of_theory,
+    )
+
+
 def save_dataset(path: Path, data: Dataset) -> None:
     """Write a dataset; the same dataset gives the same bytes."""
     cells = [np.zeros((3, 3)) if frame.cell is None else frame.cell for frame in data.frames]

@@ -3,6 +3,7 @@
 AlloopError
 ├── ConfigError(ValueError)        the campaign file is wrong; carries every problem at once
 ├── StructureError(ValueError)     a structure file cannot be read or makes no sense
+├── DataError(ValueError)          a file of labelled data cannot be read or used
 ├── FrameError(ValueError)         a geometry is malformed
 ├── MethodError(ValueError)        a reference method cannot be had, or not for this system
 ├── LabelError(RuntimeError)       a reference method gave no label for one frame
@@ -42,6 +43,10 @@ class ConfigError(AlloopError, ValueError):
 
 class StructureError(AlloopError, ValueError):
     """A structure file cannot be read or makes no sense."""
+
+
+class DataError(AlloopError, ValueError):
+    """A file of labelled data cannot be read, or what it holds cannot be used."""
 
 
 class FrameError(AlloopError, ValueError):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from alloop.errors import AcquisitionError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import numpy as np
 
@@ -62,3 +62,12 @@ def _share(fractions: Mapping[Split, float], split: Split) -> float:
 
 def _count(share: float, n_trajectories: int) -> int:
     return max(1, round(share * n_trajectories)) if share > 0.0 else 0
+
+
+def split_frames(
+    groups: Sequence[str], fractions: Mapping[Split, float], rng: np.random.Generator
+) -> list[Split]:
+    """Return the split of each frame, the same for all frames of a group (its trajectory)."""
+    names = list(dict.fromkeys(groups))
+    split = dict(zip(names, assign_splits(len(names), fractions, rng), strict=True))
+    return [split[group] for group in groups]

@@ -11,7 +11,7 @@ from typing import Any
 
 from alloop import seeds
 from alloop.acquisition.splits import Split, assign_splits
-from alloop.config.model import AseMethod, Campaign, Members, Route, Spacetime, Train
+from alloop.config.model import AniMethod, AseMethod, Campaign, Members, Route, Spacetime, Train
 from alloop.reference.method import MethodSpec
 from alloop_db.queue import TaskIntent
 from alloop_db.state import (
@@ -80,6 +80,8 @@ def method(config: Campaign) -> dict[str, Any]:
     if isinstance(chosen, AseMethod):
         options = {"calculator": chosen.calculator, "kwargs": chosen.kwargs, "info": chosen.info}
         return MethodSpec(chosen.engine, chosen.name, options).to_json()
+    if isinstance(chosen, AniMethod):
+        return MethodSpec(chosen.engine, chosen.model).to_json()
     most = max(system.multiplicity for system in config.systems.values())
     spec = MethodSpec(chosen.engine, chosen.model)
     return MethodSpec(chosen.engine, spec.level_of_theory(most)).to_json()
@@ -263,8 +265,15 @@ def train(config: Campaign, state: CampaignState, snapshot: SnapshotState) -> li
             "train",
             {
                 "member": member,
-                "architecture": {"kind": group.kind, "size": group.size},
-                "settings": _train_settings(config.train, warm=member in parents),
+                "architecture": {
+                    "kind": group.kind,
+                    "size": group.size,
+                    "settings": group.settings,
+                },
+                "pretrained": group.pretrained,
+                "freeze": list(group.freeze),
+                "layer_rates": group.layer_rates,
+                "settings": train_settings(config.train, warm=member in parents),
                 "snapshot": snapshot.sha256,
                 "data": snapshot.artifact,
                 "parent": parents.get(member),
@@ -276,7 +285,8 @@ def train(config: Campaign, state: CampaignState, snapshot: SnapshotState) -> li
     ]
 
 
-def _train_settings(train: Train, *, warm: bool) -> dict[str, Any]:
+def train_settings(train: Train, *, warm: bool) -> dict[str, Any]:
+    """Return a config's ``train`` as arguments of ``TrainSettings``; no rate if none is named."""
     settings = train.model_dump(mode="json", exclude={"warm_start", "warm_steps", "bootstrap"})
     if warm:
         settings["max_steps"] = train.warm_steps

@@ -12,7 +12,15 @@ from typing import Annotated
 import typer
 
 from alloop import __version__
-from alloop.errors import AlloopError, ConfigError, SiteError, StructureError
+from alloop.cli import models
+from alloop.errors import (
+    AlloopError,
+    ConfigError,
+    DataError,
+    ModelError,
+    SiteError,
+    StructureError,
+)
 
 
 class Preset(Enum):
@@ -210,6 +218,10 @@ def lineage(
     typer.echo(answer.json() if as_json else answer.text())
 
 
+app.command()(models.train)
+app.command()(models.evaluate)
+
+
 def _show_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"alloop {__version__}")
@@ -229,7 +241,7 @@ def main() -> None:
     """Run the command line; every foreseen error is one message and an exit code."""
     try:
         app()
-    except (ConfigError, StructureError, SiteError) as error:
+    except (ConfigError, StructureError, SiteError, DataError, ModelError) as error:
         typer.echo(str(error), err=True)
         sys.exit(2)
     except AlloopError as error:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import importlib.util
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Final
 
 from alloop.config.checks_of_sampling import (
@@ -22,11 +24,12 @@ from alloop.config.checks_of_systems import (
     check_systems,
     check_tier,
 )
-from alloop.config.problems import Problem, did_you_mean
+from alloop.config.learning import SIZES
+from alloop.config.problems import Path, Problem, did_you_mean
 from alloop.config.shipped import shipped
 
 if TYPE_CHECKING:
-    from alloop.config.model import Campaign
+    from alloop.config.model import Campaign, Members
 
 MIN_MEMBERS: Final = 3
 
@@ -37,7 +40,7 @@ class Whole:
 
     campaign: Campaign
     geometries: Geometries
-    folder: Path
+    folder: FilePath
 
 
 def check(whole: Whole) -> Iterator[Problem]:
@@ -84,12 +87,65 @@ def _check_committee(campaign: Campaign) -> Iterator[Problem]:
             " says nothing about its error"
         )
         yield Problem(("committee",), what)
+    for group in campaign.committee:
+        yield from _check_members(group)
+
+
+def _check_members(group: Members) -> Iterator[Problem]:
+    place = ("committee", group.id)
+    if group.size not in SIZES[group.kind]:
+        known = SIZES[group.kind]
+        what = f"{group.kind} has no size {group.size!r}, want one of {', '.join(known)}"
+        yield Problem((*place, "size"), what + did_you_mean(group.size, list(known)))
+    elif group.settings:
+        yield from _check_settings(group)
+    if group.pretrained is not None and group.kind != "ani":
+        what = f"{group.pretrained} are weights of kind ani, not of {group.kind}"
+        yield Problem((*place, "pretrained"), what, needs=((*place, "kind"),))
+    if group.pretrained is not None and (group.settings or group.size != "small"):
+        what = f"the shape is that of {group.pretrained}: leave out size and settings"
+        yield Problem((*place, "pretrained"), what)
+    for key, patterns in (("freeze", group.freeze), ("layer_rates", tuple(group.layer_rates))):
+        if patterns and group.pretrained is None:
+            what = "is for pretrained weights, and these members start from random ones"
+            yield Problem((*place, key), what)
+        yield from _check_patterns((*place, key), patterns)
+    if group.kind == "mace" and importlib.util.find_spec("mace") is None:
+        what = "mace-torch is not installed: pip install 'alloop[mace]'"
+        yield Problem((*place, "kind"), what)
+
+
+def _check_patterns(place: Path, patterns: Sequence[str]) -> Iterator[Problem]:
+    for pattern in patterns:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            yield Problem(place, f"{pattern!r} is no regular expression: {error}")
+
+
+def _check_settings(group: Members) -> Iterator[Problem]:
+    # The architectures need PyTorch: load them only for a campaign that changes one.
+    from alloop.errors import ModelError
+    from alloop.potentials.architectures import shaped
+
+    try:
+        shaped(group.kind, group.size, (1,), group.settings)
+    except ModelError as error:
+        yield Problem(("committee", group.id, "settings"), str(error))
 
 
 def _check_train(campaign: Campaign) -> Iterator[Problem]:
     if not campaign.train.energy_weight + campaign.train.force_weight > 0.0:
         what = "energy_weight and force_weight are both 0: there is nothing to learn"
         yield Problem(("train", "energy_weight"), what, needs=(("train", "force_weight"),))
+    for key, kind, thing in (
+        ("direction_weight", "newtonnet", "latent forces"),
+        ("penalty_weight", "hipnn", "a hierarchy of energies"),
+    ):
+        others = [group.id for group in campaign.committee if group.kind != kind]
+        if getattr(campaign.train, key) and others:
+            what = f"only {kind} has {thing}, and members {', '.join(others)} are of other kinds"
+            yield Problem(("train", key), what, needs=(("committee",),))
 
 
 def _check_stop(campaign: Campaign) -> Iterator[Problem]:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from alloop.config.structures import Geometry
 
 LARGEST_GFN_ELEMENT: Final = 86
+_HCNO: Final = frozenset({1, 6, 7, 8})
+ANI_ELEMENTS: Final = {"ANI-1x": _HCNO, "ANI-1ccx": _HCNO, "ANI-2x": _HCNO | {9, 16, 17}}
+"""Atomic numbers that the published ANI models describe."""
 
 Geometries = Mapping[str, "Geometry"]
 """Geometry of each system whose source could be read, by id."""
@@ -61,8 +64,8 @@ def check_confounded(campaign: Campaign, geometries: Geometries) -> Iterator[Pro
         one, two = campaign.systems[name], campaign.systems[other]
         if (one.charge, one.multiplicity) != (two.charge, two.multiplicity):
             what = (
-                f"same atoms as {other!r} but another charge or multiplicity: ani sees positions"
-                " only, so their labels contradict each other; use one campaign for each"
+                f"same atoms as {other!r} but another charge or multiplicity: potentials see"
+                " positions only, so their labels contradict each other; use one campaign for each"
             )
             yield Problem(("systems", name), what, needs=(("systems", other),))
 
@@ -77,6 +80,9 @@ def check_tier(tier: Tier, campaign: Campaign, geometries: Geometries) -> Iterat
             yield Problem((*place, "calculator"), f"no package {package!r} is installed here")
         yield from _check_electrons_told(tier, method, campaign)
         return
+    if method.engine == "ani":
+        yield from _check_ani(method.model, campaign, geometries)
+        return
     if method.engine == "xtb":
         yield from _check_xtb(place, campaign)
     for name, geometry in geometries.items():
@@ -85,6 +91,20 @@ def check_tier(tier: Tier, campaign: Campaign, geometries: Geometries) -> Iterat
             found = ", ".join(chemical_symbols[z] for z in heavy)
             what = f"{method.model} describes H to Rn only, {geometry.source} has {found}"
             yield Problem(("systems", name, _source_key(campaign.systems[name])), what)
+
+
+def _check_ani(model: str, campaign: Campaign, geometries: Geometries) -> Iterator[Problem]:
+    for name, geometry in geometries.items():
+        unknown = sorted({int(z) for z in geometry.numbers} - ANI_ELEMENTS[model])
+        if unknown:
+            found = ", ".join(chemical_symbols[z] for z in unknown)
+            known = ", ".join(chemical_symbols[z] for z in sorted(ANI_ELEMENTS[model]))
+            what = f"{model} describes {known} only, {geometry.source} has {found}"
+            yield Problem(("systems", name, _source_key(campaign.systems[name])), what)
+    for name, system in campaign.systems.items():
+        if (system.charge, system.multiplicity) != (0, 1):
+            what = f"{model} knows neutral closed shells only: use another method for it"
+            yield Problem(("systems", name), what)
 
 
 def _check_xtb(place: Path, campaign: Campaign) -> Iterator[Problem]:

@@ -2,25 +2,65 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from alloop.config.quantities import GENERATIONS, LENGTH, TIME, Quantity
-from alloop.config.section import Id, Many, Section
+from alloop.config.section import Id, Many, Section, Text
+
+Kind = Literal["ani", "newtonnet", "reann", "equireann", "egnn", "hipnn", "schnet", "mace"]
+
+SIZES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "ani": ("small", "ani1x"),
+        "newtonnet": ("small", "paper", "v1"),
+        "reann": ("small", "paper"),
+        "equireann": ("small", "paper"),
+        "egnn": ("small", "smooth", "paper"),
+        "hipnn": ("small", "paper"),
+        "schnet": ("small", "paper"),
+        "mace": ("small", "paper"),
+    }
+)
+"""Sizes of each kind, as the architectures define them; here so that a config needs no PyTorch."""
 
 
 class Members(Section):
     """Members of the committee that share one architecture."""
 
     id: Id = Field(description="Name of this group of members.")
-    kind: Literal["ani"] = Field(
-        default="ani", description="Architecture: ani is the ANI potential (atomic environments)."
+    kind: Kind = Field(
+        default="ani",
+        description="Architecture, see [potentials](potentials.md): ani is the fastest, newtonnet"
+        " the most accurate with many labels; mace needs the extra 'mace'.",
     )
     members: int = Field(default=4, ge=1, le=64, description="Networks, each with its own seed.")
-    size: Literal["small", "ani1x"] = Field(
+    size: Text = Field(
         default="small",
-        description="small trains in seconds on a CPU; ani1x has the published ANI-1x shape.",
+        description="Named shape of the architecture: small trains in minutes on a CPU, paper is"
+        " the published one (ani1x for ani).",
+    )
+    settings: dict[str, JsonValue] = Field(
+        default_factory=dict,
+        description="Settings of the architecture that differ from the size's, such as cutoff.",
+    )
+    pretrained: Literal["ANI-1x", "ANI-1ccx", "ANI-2x"] | None = Field(
+        default=None,
+        description="Start from published weights (kind ani) instead of random ones; shape and"
+        " size are theirs. TorchANI fetches them, or finds them in $TORCHANI_DATA_DIR.",
+    )
+    layer_rates: dict[str, float] = Field(
+        default_factory=dict,
+        description="Learning rate of some pretrained weights, as a multiple of the others': a"
+        " regular expression for their names, and the factor.",
+    )
+    freeze: Many[Text] = Field(
+        default=(),
+        description="Regular expressions for names of weights that keep their pretrained values;"
+        " auto is the published choice for the architecture (ani: layers 0 and 2).",
     )
 
 
@@ -35,16 +75,48 @@ class Train(Section):
     )
     epochs: int = Field(default=500, ge=1, description="At most this many passes over the data.")
     batch_size: int = Field(default=32, ge=1, description="Frames per optimiser step.")
-    learning_rate: float = Field(
-        default=5e-3, gt=0.0, le=1.0, description="Longest step of the optimiser, AdamW."
+    learning_rate: float | None = Field(
+        default=None,
+        gt=0.0,
+        le=1.0,
+        description="Longest step of the optimiser, AdamW. Default: what suits the architecture.",
     )
     schedule: Literal["cosine", "plateau"] = Field(
         default="cosine",
         description="How the learning rate falls: cosine to 0 at the end, plateau by halves when"
         " nothing improves.",
     )
+    plateau_factor: float = Field(
+        default=0.5, gt=0.0, lt=1.0, description="By what the rate falls on a plateau."
+    )
+    plateau_patience: int | None = Field(
+        default=None,
+        ge=1,
+        description="Epochs without improvement that make a plateau. Default: a third of patience.",
+    )
+    min_learning_rate: float = Field(
+        default=0.0, ge=0.0, description="Stop when plateaus have brought the rate below this."
+    )
+    loss: Literal["huber", "mse", "mepa"] = Field(
+        default="huber",
+        description="huber forgives outliers; mse is the mean square; mepa is the mean absolute"
+        " error of forces, element by element, so that rare elements count as much as others.",
+    )
     energy_weight: float = Field(default=1.0, ge=0.0, description="Weight of the energy loss.")
     force_weight: float = Field(default=1.0, ge=0.0, description="Weight of the force loss.")
+    direction_weight: float = Field(
+        default=0.0,
+        ge=0.0,
+        description="Weight of the loss that turns latent forces along the true ones (newtonnet).",
+    )
+    penalty_weight: float = Field(
+        default=0.0,
+        ge=0.0,
+        description="Weight of the penalty on energy in higher orders of the hierarchy (hipnn).",
+    )
+    weight_decay: float = Field(
+        default=0.0, ge=0.0, le=1.0, description="AdamW's decoupled decay of the weights."
+    )
     patience: int = Field(
         default=100, ge=1, description="Stop after this many epochs without improvement."
     )

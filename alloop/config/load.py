@@ -70,7 +70,7 @@ def load(path: Path, overrides: Mapping[str, object] | None = None) -> LoadedCam
         With every problem, one line each: ``file:line:column  key: what is wrong``.
 
     """
-    return load_text(_read(path), path, overrides)
+    return load_text(read_text(path), path, overrides)
 
 
 def load_text(
@@ -112,7 +112,7 @@ def load_text(
     )
 
 
-def _read(path: Path) -> str:
+def read_text(path: Path) -> str:
     """Return the text of a file; raise ConfigError if it cannot be one of ours."""
     if path.is_dir():
         raise ConfigError((f"{path}  is a folder, want a campaign file",))

@@ -21,18 +21,17 @@ from pydantic_core import PydanticCustomError
 from alloop.config.exploring import Explore, Health, Initial, Route
 from alloop.config.learning import Members, Select, Spacetime, Train
 from alloop.config.quantities import FORCE, WALL_TIME, Quantity
-from alloop.config.section import Id, Many, Section
+from alloop.config.section import Id, Many, Section, Text
 
 __all__ = [
-    "AseMethod", "Budget", "Campaign", "CampaignSection", "Explore", "Health", "Initial", "Members",
-    "Method", "Route", "Select", "Spacetime", "Stop", "System", "Target", "TbliteMethod", "Tier",
-    "Train", "XtbMethod",
+    "AniMethod", "AseMethod", "Budget", "Campaign", "CampaignSection", "Explore", "Health",
+    "Initial", "Members", "Method", "Route", "Select", "Spacetime", "Stop", "System",
+    "Target", "TbliteMethod", "Tier", "Train", "XtbMethod",
 ]  # fmt: skip
 
 Name = Annotated[
     str, StringConstraints(strict=True, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)
 ]
-Text = Annotated[str, StringConstraints(strict=True, min_length=1)]
 
 
 class CampaignSection(Section):
@@ -100,6 +99,16 @@ class XtbMethod(Section):
     model: Literal["GFN2-xTB", "GFN1-xTB"] = Field(default="GFN2-xTB", description="Hamiltonian.")
 
 
+class AniMethod(Section):
+    """A published ANI ensemble as reference: the mean of its members."""
+
+    engine: Literal["ani"] = Field(description="Program that computes the labels.")
+    model: Literal["ANI-1x", "ANI-1ccx", "ANI-2x"] = Field(
+        default="ANI-1ccx",
+        description="Published model. TorchANI fetches it, or finds it in $TORCHANI_DATA_DIR.",
+    )
+
+
 class AseMethod(Section):
     """Any ASE calculator, named by its import path."""
 
@@ -120,7 +129,7 @@ class AseMethod(Section):
     name: Text = Field(description="Name of the level of theory, stored with every label.")
 
 
-Method = Annotated[TbliteMethod | XtbMethod | AseMethod, Field(discriminator="engine")]
+Method = Annotated[TbliteMethod | XtbMethod | AniMethod | AseMethod, Field(discriminator="engine")]
 
 
 class Budget(Section):

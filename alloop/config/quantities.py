@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic_core import PydanticCustomError, core_schema
 
-from alloop.units import ANGSTROM_PER_BOHR, EV_PER_HARTREE, EV_PER_KCAL_MOL, EV_PER_KJ_MOL
+from alloop.units import (
+    ANGSTROM_PER_BOHR,
+    ENERGY_UNITS,
+    EV_PER_HARTREE,
+    EV_PER_KCAL_MOL,
+    LENGTH_UNITS,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,15 +46,6 @@ class Dimension:
 WITH_UNITS: Final = {"quantities": "with units"}
 """Serialisation context under which quantities are dumped as they are written."""
 
-_ENERGY: Final = {
-    "eV": 1.0,
-    "meV": 1e-3,
-    "kcal/mol": EV_PER_KCAL_MOL,
-    "kJ/mol": EV_PER_KJ_MOL,
-    "Ha": EV_PER_HARTREE,
-}
-_LENGTH: Final = {"A": 1.0, "Å": 1.0, "bohr": ANGSTROM_PER_BOHR, "nm": 10.0}
-
 TIME: Final = Dimension("time", "fs", {"fs": 1.0, "ps": 1e3, "ns": 1e6}, "0.5 fs")
 WALL_TIME: Final = Dimension(
     "wall time", "s", {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}, "12 h"
@@ -69,14 +66,14 @@ FORCE: Final = Dimension(
     },
     "0.05 eV/A",
 )
-ENERGY: Final = Dimension("energy", "eV", _ENERGY, "0.1 eV")
+ENERGY: Final = Dimension("energy", "eV", ENERGY_UNITS, "0.1 eV")
 ENERGY_PER_ATOM: Final = Dimension(
     "energy per atom",
     "eV/atom",
-    {f"{unit}/atom": factor for unit, factor in _ENERGY.items()},
+    {f"{unit}/atom": factor for unit, factor in ENERGY_UNITS.items()},
     "5 meV/atom",
 )
-LENGTH: Final = Dimension("length", "A", _LENGTH, "0.08 A")
+LENGTH: Final = Dimension("length", "A", LENGTH_UNITS, "0.08 A")
 RATE: Final = Dimension(
     "rate",
     "/fs",

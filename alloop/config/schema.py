@@ -36,11 +36,12 @@ def json_schema() -> dict[str, Any]:
 
 def markdown_table() -> str:
     """Return a Markdown table of every key: what it holds, unit, default, meaning."""
-    rows: dict[str, list[Key]] = {}
+    # One key can mean something else beside another engine: a row for each meaning.
+    rows: dict[tuple[str, str | None], list[Key]] = {}
     for key in all_keys():
-        rows.setdefault(key.path, []).append(key)
+        rows.setdefault((key.path, key.info.description), []).append(key)
     lines = ["| key | holds | unit | default | meaning |", "|---|---|---|---|---|"]
-    for path, keys in rows.items():
+    for (path, _), keys in rows.items():
         info = keys[0].info
         holds = ", ".join(dict.fromkeys(_holds(key.info) for key in keys))
         engines = [f"`{engine}`" for key in keys for engine in key.engines]

@@ -13,6 +13,9 @@ Id = Annotated[
 ]
 """An identifier: a letter, then letters, digits, ``_`` and ``-``."""
 
+Text = Annotated[str, StringConstraints(strict=True, min_length=1)]
+"""Any text but an empty one."""
+
 Many = Annotated[tuple[Item, ...], Strict(False)]
 """A YAML list, held as a tuple so that a configuration cannot change after it was checked."""
 

@@ -11,9 +11,13 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
+from ase.data import chemical_symbols
+from ase.stress import full_3x3_to_voigt_6_stress
 
 from alloop.errors import ModelError
 from alloop.potentials.committee import Committee, load_committee
+from alloop.potentials.evaluation import CLASH
+from alloop.potentials.neighbours import Pairs, find_pairs
 
 
 class CommitteeCalculator(Calculator):
@@ -29,7 +33,9 @@ class CommitteeCalculator(Calculator):
       ``forces_std_max``: its largest;
     - ``energy_std_calibrated``, ``forces_std_calibrated``, ``forces_std_max_calibrated``: times
       the factor that makes spreads as large as errors;
-    - ``energies_comm`` (n_members,), ``forces_comm`` (n_members, n_atoms, 3): of each member.
+    - ``energies_comm`` (n_members,), ``forces_comm`` (n_members, n_atoms, 3): of each member;
+    - ``stress`` (6,), ``stress_std`` (6,): mean and standard deviation, eV/Å³, in the order and
+      with the sign of ASE; only where there is a period and the cell has a volume.
 
     Standard deviations divide by n_members - 1. A spread that is not finite is infinite: what a
     member cannot do is never certain.
@@ -60,6 +66,8 @@ class CommitteeCalculator(Calculator):
         "forces_std_max_calibrated",
         "energies_comm",
         "forces_comm",
+        "stress",
+        "stress_std",
     ]
 
     def __init__(
@@ -86,22 +94,27 @@ class CommitteeCalculator(Calculator):
         properties: Sequence[str] = ("energy",),
         system_changes: Sequence[str] = all_changes,
     ) -> None:
-        """Evaluate all members at once; every property is computed whichever is asked for."""
+        """Evaluate all members at once; every property is computed whichever is asked for.
+
+        Raises ModelError if two atoms lie on one spot, or if an element is not known.
+        """
         super().calculate(  # type: ignore[no-untyped-call]
             atoms, properties, system_changes
         )
         if self.atoms is None:
             raise ModelError("the calculator was given no atoms")
+        numbers, positions = self.atoms.numbers, torch.tensor(self.atoms.positions)[None]
         periodic = np.asarray(self.atoms.pbc)
         cell = torch.tensor(np.where(periodic[:, None], self.atoms.cell.array, 0.0))
+        lattice = cell if periodic.any() else None
+        stressed = lattice is not None and self.atoms.cell.rank == 3
         answer = self.committee.evaluate(
-            self.atoms.numbers,
-            torch.tensor(self.atoms.positions)[None],
-            forces="members",
-            cell=cell if periodic.any() else None,
+            numbers, positions, forces="members", cell=lattice, virials=stressed
         )
         if answer.forces is None or answer.member_forces is None:
             raise ModelError("the committee gave no forces although it was asked for them")
+        if bool(answer.energies.isnan().all()):
+            _refuse_clash(self.atoms, find_pairs(positions, 2.0 * CLASH, lattice))
         energies = answer.energies[:, 0].numpy()
         member_forces = answer.member_forces[:, 0].numpy()
         energy_std = _finite(energies.std(ddof=1))
@@ -120,6 +133,27 @@ class CommitteeCalculator(Calculator):
             "energies_comm": energies,
             "forces_comm": member_forces,
         }
+        if answer.virials is not None:
+            stresses = answer.virials[:, 0].numpy() / self.atoms.get_volume()
+            voigt = full_3x3_to_voigt_6_stress(stresses)
+            self.results["stress"] = voigt.mean(axis=0)
+            self.results["stress_std"] = _finite(voigt.std(axis=0, ddof=1))
+
+
+def _refuse_clash(atoms: Atoms, pairs: Pairs) -> None:
+    """Raise ModelError if two atoms lie on one spot."""
+    lengths = pairs.vectors.norm(dim=1)
+    clashes = (lengths < CLASH).nonzero()[:, 0].tolist()
+    if not clashes:
+        return
+    first, second = (
+        f"{index} ({chemical_symbols[atoms.numbers[index]]})"
+        for index in (int(pairs.centre[clashes[0]]), int(pairs.other[clashes[0]]))
+    )
+    raise ModelError(
+        f"atoms {first} and {second} lie {float(lengths[clashes[0]]):.1e} Å apart, want at least"
+        f" {CLASH:g} Å; move them apart"
+    )
 
 
 def _committee(

@@ -99,24 +99,30 @@ class MixedCommittee:
         *,
         forces: ForceKind,
         cell: Tensor | None = None,
+        virials: bool = False,
     ) -> Evaluation:
         """Evaluate replicas of one composition; see ``Committee.evaluate``."""
         answers = [
-            part.evaluate(numbers, positions, forces=forces, cell=cell) for part in self._parts
+            part.evaluate(numbers, positions, forces=forces, cell=cell, virials=virials)
+            for part in self._parts
         ]
-        energies = torch.cat([answer.energies for answer in answers])[self._order]
-        if forces == "none":
-            return Evaluation(energies, None, None)
-        shares = [part.n_members / self.n_members for part in self._parts]
-        means = [share * _given(a.forces) for share, a in zip(shares, answers, strict=True)]
-        mean = torch.stack(means).sum(0)
+        each = self._join([answer.member_forces for answer in answers])
+        mean = None if each is None else each.mean(0)
         if forces == "mean":
-            return Evaluation(energies, mean, None)
-        each = torch.cat([_given(answer.member_forces) for answer in answers])[self._order]
-        return Evaluation(energies, each.mean(0), each)
+            shares = [part.n_members / self.n_members for part in self._parts]
+            means = [share * _given(a.forces) for share, a in zip(shares, answers, strict=True)]
+            mean = torch.stack(means).sum(0)
+        energies = torch.cat([answer.energies for answer in answers])[self._order]
+        return Evaluation(energies, mean, each, self._join([answer.virials for answer in answers]))
+
+    def _join(self, parts: Sequence[Tensor | None]) -> Tensor | None:
+        """Put what the parts say of their members in the order of the members."""
+        if all(part is None for part in parts):
+            return None
+        return torch.cat([_given(part) for part in parts])[self._order]
 
 
-def _given(forces: Tensor | None) -> Tensor:
-    if forces is None:
-        raise TypeError("a committee gave no forces although it was asked for them")
-    return forces
+def _given(slopes: Tensor | None) -> Tensor:
+    if slopes is None:
+        raise TypeError("a committee gave no slopes although it was asked for them")
+    return slopes

@@ -6,10 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
+import torch
 from ase.data import chemical_symbols
 from torch import Tensor
 
 from alloop.errors import ModelError
+from alloop.potentials.neighbours import Pairs
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,24 +19,31 @@ if TYPE_CHECKING:
 
 ForceKind = Literal["none", "mean", "members"]
 
+CLASH = 1e-3
+"""Å; atoms closer than this lie on one spot, where no potential means anything."""
+
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
     """Energies and forces of a batch of replicas, eV and eV/Å, float64.
 
-    A replica with a coordinate that is not finite has NaN everywhere.
+    A replica with a coordinate that is not finite, or with two atoms on one spot, has NaN
+    everywhere.
 
     Attributes
     ----------
     energies : (n_members, n_replicas), total energies of each member.
     forces : (n_replicas, n_atoms, 3), mean over the members; None if not asked for.
     member_forces : (n_members, n_replicas, n_atoms, 3); None if not asked for.
+    virials : (n_members, n_replicas, 3, 3) eV, derivative of each energy by strain: the stress
+        times the volume; None if not asked for.
 
     """
 
     energies: Tensor
     forces: Tensor | None
     member_forces: Tensor | None
+    virials: Tensor | None = None
 
 
 class Committee(Protocol):
@@ -57,6 +66,7 @@ class Committee(Protocol):
         *,
         forces: ForceKind,
         cell: Tensor | None = None,
+        virials: bool = False,
     ) -> Evaluation:
         """Evaluate replicas of one composition.
 
@@ -67,14 +77,27 @@ class Committee(Protocol):
         forces : "none", "mean" or "members"; with "members" the mean is there too.
         cell : (3, 3) lattice vectors as rows, Å, or None for a molecule. A row of zeros marks a
             direction that is not periodic.
+        virials : whether to give those of each member, which costs as much as their forces.
 
         Raises
         ------
         ModelError
-            An element that the members do not know, or a lattice without volume.
+            An element that the members do not know, or a lattice that makes no sense.
 
         """
         ...
+
+
+def broken(positions: Tensor, pairs: Pairs) -> Tensor:
+    """Tell which replicas have no energy, (n_replicas,) bool.
+
+    A coordinate of ``positions`` (n_replicas, n_atoms, 3) is not finite, or two atoms are closer
+    than ``CLASH``.
+    """
+    bad = ~torch.isfinite(positions).flatten(1).all(1)
+    clash = pairs.centre[pairs.vectors.square().sum(1) < CLASH**2]
+    bad[clash // positions.shape[1]] = True
+    return bad
 
 
 def check_elements(numbers: Iterable[int], elements: Sequence[int]) -> None:

@@ -89,8 +89,9 @@ def load_member(path: Path) -> Member:
             metadata=content["metadata"],
         )
         architecture(member.architecture).check(member)
-    except (ModelError, TypeError, ValueError, AttributeError) as error:
-        raise ModelError(f"{path} cannot be used: {error}") from error
+    except Exception as error:  # foreign content can break anything
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ModelError(f"{path} cannot be used: {reason}") from error
     return member
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from ase.data import chemical_symbols
 from torch import Tensor
 
 from alloop.errors import ModelError
@@ -29,7 +31,8 @@ class Member:
     Raises
     ------
     ModelError
-        Elements are unordered or lack an atomic energy, or a weight is not finite.
+        Elements are unordered or lack an atomic energy, a weight is no dense tensor of real
+        numbers, or something is not finite.
 
     """
 
@@ -42,11 +45,16 @@ class Member:
     metadata: Mapping[str, Any]
 
     def __post_init__(self) -> None:
-        if not self.elements or list(self.elements) != sorted(set(self.elements)):
+        known = range(1, len(chemical_symbols))
+        if not self.elements or list(self.elements) != sorted(set(self.elements) & set(known)):
             raise ModelError(f"elements are {self.elements}, want ascending atomic numbers")
-        missing = [z for z in self.elements if z not in self.atom_energies]
+        missing = [
+            z for z in self.elements if not math.isfinite(self.atom_energies.get(z, math.nan))
+        ]
         if missing:
-            raise ModelError(f"no atomic energy for the elements {missing}")
+            raise ModelError(f"no finite atomic energy for the elements {missing}")
         for name, tensor in self.weights.items():
+            if tensor.is_complex() or tensor.is_meta or tensor.layout != torch.strided:
+                raise ModelError(f"weight {name} is no dense tensor of real numbers")
             if not bool(torch.isfinite(tensor).all()):
                 raise ModelError(f"weight {name} holds values that are not finite")

@@ -12,7 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from alloop.potentials.graphs.architecture import GraphArchitecture
-from alloop.potentials.graphs.blocks import GaussianBasis, cosine_cutoff, distances, mlp, scatter
+from alloop.potentials.graphs.blocks import (
+    GaussianBasis,
+    cosine_cutoff,
+    distances,
+    half_pairs,
+    mlp,
+    scatter,
+)
 from alloop.potentials.graphs.graph import Graph
 from alloop.potentials.graphs.network import Network, Output
 
@@ -23,7 +30,7 @@ class SchNetSettings:
 
     Attributes
     ----------
-    features : width of the atom features.
+    features : width of the atom features and of the filters.
     interactions : number of interaction blocks.
     basis : Gaussians of the radial grid.
     cutoff : Å.
@@ -50,15 +57,22 @@ class Interaction(nn.Module):
     def __init__(self, shape: SchNetSettings) -> None:
         super().__init__()
         n = shape.features
-        self.filter = mlp((shape.basis, n, n), ShiftedSoftplus)
+        self.filter = mlp((shape.basis, n, n), ShiftedSoftplus).append(ShiftedSoftplus())
         self.inward = nn.Linear(n, n, bias=False)
         self.outward = mlp((n, n, n), ShiftedSoftplus)
 
-    def forward(self, x: Tensor, graph: Graph, basis: Tensor, envelope: Tensor) -> Tensor:
-        """Return the features (n_atoms, features) after one convolution."""
+    def forward(
+        self, x: Tensor, first: Tensor, second: Tensor, basis: Tensor, envelope: Tensor
+    ) -> Tensor:
+        """Return the features (n_atoms, features) after one convolution.
+
+        Each pair stands once: its filter is the same both ways.
+        """
         weights = self.filter(basis) * envelope[:, None]
-        messages = self.inward(x)[graph.other] * weights
-        change: Tensor = self.outward(scatter(messages, graph.centre, graph.n_atoms))
+        inward = self.inward(x)
+        gathered = scatter(inward.index_select(0, second) * weights, first, len(x))
+        gathered = gathered.index_add(0, second, inward.index_select(0, first) * weights)
+        change: Tensor = self.outward(gathered)
         return x + change
 
 
@@ -75,11 +89,13 @@ class SchNet(Network):
 
     def forward(self, graph: Graph) -> Output:
         """Return the energies of a batch."""
-        r = distances(graph)
+        half = half_pairs(graph)
+        first, second = graph.centre.index_select(0, half), graph.other.index_select(0, half)
+        r = distances(graph).index_select(0, half)
         basis, envelope = self.basis(r), cosine_cutoff(r, self._cutoff)
-        x = self.embedding[graph.species]
+        x = self.embedding.index_select(0, graph.species)
         for interaction in self.interactions:
-            x = interaction(x, graph, basis, envelope)
+            x = interaction(x, first, second, basis, envelope)
         return Output(self.total(self.readout(x)[:, 0], graph))
 
 

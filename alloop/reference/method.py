@@ -24,6 +24,7 @@ SPIN_POLARISED: Final = "sp"
 ENGINES: Final = {
     "tblite": "alloop.reference.tblite",
     "xtb": "alloop.reference.xtb",
+    "ani": "alloop.reference.ani",
     "ase": "alloop.reference.ase_calculator",
 }
 """Where each engine lives; its ``build(method, numbers, charge, multiplicity)`` is called."""
@@ -31,8 +32,9 @@ ENGINES: Final = {
 MODELS: Final = {
     "tblite": ("GFN2-xTB", "GFN1-xTB", "spGFN2-xTB", "spGFN1-xTB"),
     "xtb": ("GFN2-xTB", "GFN1-xTB"),
+    "ani": ("ANI-1x", "ANI-1ccx", "ANI-2x"),
 }
-"""What each tight-binding engine can compute; an ASE calculator's model is named by the user."""
+"""What each engine can compute; an ASE calculator's model is named by the user."""
 
 _ASE_OPTIONS = ("calculator", "kwargs", "info")
 
@@ -58,11 +60,12 @@ class MethodSpec:
 
     Attributes
     ----------
-    engine : ``tblite``, ``xtb`` or ``ase``.
+    engine : ``tblite``, ``xtb``, ``ani`` or ``ase``.
     model : a name of :data:`MODELS`; with ``ase`` the user's name for the level of theory.
-    options : for ``ase`` alone: ``calculator`` (``package.module:Class``), ``kwargs`` for its
+    options : for ``ase``: ``calculator`` (``package.module:Class``), ``kwargs`` for its
         constructor and ``info`` for ``Atoms.info``. The values ``"{charge}"`` and
-        ``"{multiplicity}"`` in them stand for the system's.
+        ``"{multiplicity}"`` in them stand for the system's. For ``ani``: ``folder`` that holds
+        the weights, see :func:`alloop.potentials.ani.pretrained.pretrained`.
 
     Raises
     ------
@@ -88,8 +91,16 @@ class MethodSpec:
             self._check_ase()
             return
         _check_choice(f"model of engine {self.engine}", self.model, MODELS[self.engine])
-        if options:
+        if self.engine == "ani":
+            self._check_ani()
+        elif options:
             raise MethodError(f"engine {self.engine} takes no options, got {sorted(options)}")
+
+    def _check_ani(self) -> None:
+        for key, folder in self.options.items():
+            _check_choice("option of engine ani", key, ("folder",))
+            if not isinstance(folder, str):
+                raise MethodError(f"option folder of engine ani is {folder!r}, want a path")
 
     def _check_ase(self) -> None:
         if not self.model:
@@ -113,6 +124,11 @@ class MethodSpec:
         """
         if self.engine == "ase" or multiplicity == 1 or self.model.startswith(SPIN_POLARISED):
             return self.model
+        if self.engine == "ani":
+            raise MethodError(
+                f"{self.model} knows closed shells only, the system has multiplicity"
+                f" {multiplicity}; use engine tblite"
+            )
         if self.engine == "xtb":
             raise MethodError(
                 f"engine xtb cannot describe multiplicity {multiplicity}: xtb-python's library has"

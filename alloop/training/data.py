@@ -112,7 +112,13 @@ class Labels:
 
 
 def labels_of(data: TrainingSet, atom_energies: Mapping[int, float]) -> Labels:
-    """Return the labels of a training set relative to the energies of the atoms, eV."""
+    """Return the labels of a training set relative to the energies of the atoms, eV.
+
+    Raises TrainingError if an element has none.
+    """
+    missing = [z for z in data.elements if z not in atom_energies]
+    if missing:
+        raise TrainingError(f"no atomic energy for the elements {missing} of the frames")
     atoms = [sum(atom_energies[int(z)] for z in frame.numbers) for frame in data.frames]
     return Labels(
         # Subtract in float64: a total energy in float32 is good to 1e-3 eV at best.

@@ -2,30 +2,73 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
+from alloop.errors import TrainingError
 from alloop.potentials.fitting import Prediction
 from alloop.training.data import Labels
 from alloop.training.settings import TrainSettings
 
+_N_ELEMENTS = 128
+
 
 def frame_losses(settings: TrainSettings, prediction: Prediction, labels: Labels) -> Tensor:
-    """Return w_E h(ΔE/√N) + w_F mean h(ΔF) of each frame, (n_frames,).
+    """Return the loss of each frame, (n_frames,).
 
-    ``h`` is the square, or with loss "huber" the pseudo-Huber function
-    2 δ² (√(1 + x²/δ²) - 1), which is x² for small x and 2 δ |x| for large.
+    It is w_E h(ΔE/√N) + w_F mean h(ΔF), where ``h`` is the square, or with loss "huber" the
+    pseudo-Huber function 2 δ² (√(1 + x²/δ²) - 1), which is x² for small x and 2 δ |x| for large.
+    Loss "mepa" is w_E |ΔE|/N + w_F :func:`species_means` (ΔF). To these come w_D mean (1 - cos) of
+    the angles between latent and true forces (Haghighatlari et al., DOI 10.1039/D2DD00008C,
+    equation 23) and w_P times the penalty of the architecture.
+
+    Raises
+    ------
+    TrainingError
+        A weight is given for something that the architecture does not have.
+
     """
-    by_energy = _penalty(settings, (prediction.energies - labels.energies) * labels.n_atoms**-0.5)
-    by_force = _penalty(settings, prediction.forces - labels.forces)
-    return settings.energy_weight * by_energy + settings.force_weight * _means(by_force, labels)
+    off_energy = prediction.energies - labels.energies
+    off_force = prediction.forces - labels.forces
+    if settings.loss == "mepa":
+        by_energy = off_energy.abs() / labels.n_atoms
+        by_force = species_means(off_force.abs(), labels)
+    else:
+        by_energy = _penalty(settings, off_energy * labels.n_atoms**-0.5)
+        by_force = _atom_means(_penalty(settings, off_force).mean(1), labels)
+    losses = settings.energy_weight * by_energy + settings.force_weight * by_force
+    if settings.direction_weight:
+        latent = _given("direction_weight", "latent forces", prediction.latent_forces)
+        cosines = torch.cosine_similarity(latent, labels.forces, dim=1)
+        losses = losses + settings.direction_weight * _atom_means(1.0 - cosines, labels)
+    if settings.penalty_weight:
+        penalty = _given("penalty_weight", "penalty", prediction.penalty)
+        losses = losses + settings.penalty_weight * penalty
+    return losses
 
 
-def _means(values: Tensor, labels: Labels) -> Tensor:
-    """Return the mean over atoms and components of values (all atoms, 3) in each frame."""
+def species_means(values: Tensor, labels: Labels) -> Tensor:
+    """Return Σ_a 1/(3 N_a) Σ values over the elements a of each frame, (n_frames,).
+
+    Of absolute force errors (all atoms, 3) it is the loss and the measure "MEPA" of
+    arXiv:2504.03521, equation 11: each element counts alike, however few atoms it has.
+    """
+    frame = labels.frame
+    kind = frame * _N_ELEMENTS + labels.numbers
+    ones = values.new_ones(len(kind))
+    counts = values.new_zeros(len(labels.n_atoms) * _N_ELEMENTS).index_add(0, kind, ones)
+    return _sums(values.mean(1) / counts[kind], frame, labels)
+
+
+def _atom_means(values: Tensor, labels: Labels) -> Tensor:
+    """Return the mean of values (all atoms,) in each frame."""
     if bool((labels.n_atoms == labels.n_atoms[0]).all()):
         return values.reshape(len(labels.n_atoms), -1).mean(1)
-    sums = values.new_zeros(len(labels.n_atoms)).index_add(0, labels.frame, values.sum(1))
-    return sums / (3 * labels.n_atoms)
+    return _sums(values, labels.frame, labels) / labels.n_atoms
+
+
+def _sums(values: Tensor, frame: Tensor, labels: Labels) -> Tensor:
+    return values.new_zeros(len(labels.n_atoms)).index_add(0, frame, values)
 
 
 def _penalty(settings: TrainSettings, error: Tensor) -> Tensor:
@@ -33,3 +76,9 @@ def _penalty(settings: TrainSettings, error: Tensor) -> Tensor:
         return error.square()
     delta = settings.huber_delta
     return 2.0 * delta**2 * ((1.0 + (error / delta).square()).sqrt() - 1.0)
+
+
+def _given(weight: str, what: str, value: Tensor | None) -> Tensor:
+    if value is None:
+        raise TrainingError(f"{weight} is not 0, but this architecture has no {what}: set it to 0")
+    return value

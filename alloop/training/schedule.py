@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 from alloop.training.settings import TrainSettings
 
-_PLATEAU_FACTOR = 0.5
-
 
 class Schedule:
-    """The learning rate of a fit: a linear rise, then a cosine or halvings on plateaus.
+    """The learning rate of a fit: a linear rise, then a cosine or falls on plateaus.
 
     Parameters
     ----------
@@ -22,8 +22,8 @@ class Schedule:
     def __init__(self, settings: TrainSettings, n_steps: int) -> None:
         self._settings = settings
         self._n_steps = n_steps
+        self._plateau = settings.plateau_patience or max(1, settings.patience // 3)
         self._factor = 1.0
-        self._plateau = max(1, settings.patience // 3)
         self._since_best = 0
         self._since_change = 0
         self._best = math.inf
@@ -45,7 +45,7 @@ class Schedule:
         self._since_best += 1
         self._since_change += 1
         if self._since_change >= self._plateau:
-            self._factor *= _PLATEAU_FACTOR
+            self._factor *= self._settings.plateau_factor
             self._since_change = 0
         return False
 
@@ -53,3 +53,26 @@ class Schedule:
     def out_of_patience(self) -> bool:
         """Whether there was no better loss for too long."""
         return self._since_best >= self._settings.patience
+
+    @property
+    def too_slow(self) -> bool:
+        """Whether plateaus have brought the learning rate below the least that was asked for."""
+        falls = self._settings.schedule == "plateau"
+        return falls and (
+            self._settings.learning_rate * self._factor < self._settings.min_learning_rate
+        )
+
+    def state(self) -> dict[str, Any]:
+        """Return what ``restore`` needs to go on, as plain values."""
+        return {
+            "factor": self._factor,
+            "since_best": self._since_best,
+            "since_change": self._since_change,
+            "best": self._best,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state."""
+        self._factor, self._best = float(state["factor"]), float(state["best"])
+        self._since_best = int(state["since_best"])
+        self._since_change = int(state["since_change"])

@@ -8,6 +8,8 @@ from typing import Literal
 
 from alloop.errors import TrainingError
 
+StoppedBy = Literal["schedule", "patience", "rate", "deadline"]
+
 
 @dataclass(frozen=True, slots=True)
 class TrainSettings:
@@ -19,11 +21,16 @@ class TrainSettings:
     max_steps : most optimiser steps, whichever comes first; None for no such bound.
     batch_size : frames in one step.
     learning_rate : first step length of AdamW; it rises linearly over ``warmup_steps``.
-    schedule : "cosine" falls to 0 at the last step; "plateau" halves after a third of
-        ``patience`` without improvement.
+    schedule : "cosine" falls to 0 at the last step; "plateau" falls by ``plateau_factor`` after
+        ``plateau_patience`` epochs without improvement, a third of ``patience`` if None, and
+        ends the fit below ``min_learning_rate``.
     energy_weight, force_weight : of the two parts of the loss, see :mod:`alloop.training.losses`.
-    loss : "mse" or "huber", which learned small errors better in every test and forgives outliers.
+    loss : "mse"; "huber", which learned small errors better in every test and forgives outliers;
+        "mepa", absolute errors averaged over each element by itself.
     huber_delta : where "huber" turns from square to linear, eV and eV/Å.
+    direction_weight : of the angles between latent and true forces, for architectures that
+        have latent forces.
+    penalty_weight : of the regularisation of architectures that have one.
     weight_decay : AdamW's decoupled decay.
     ema_decay : of the running mean of the weights, which is what is judged and kept.
     patience : epochs without a better validation loss after which the fit ends.
@@ -46,10 +53,15 @@ class TrainSettings:
     learning_rate: float = 5e-3
     warmup_steps: int = 50
     schedule: Literal["cosine", "plateau"] = "cosine"
+    plateau_factor: float = 0.5
+    plateau_patience: int | None = None
+    min_learning_rate: float = 0.0
     energy_weight: float = 1.0
     force_weight: float = 1.0
-    loss: Literal["mse", "huber"] = "huber"
+    loss: Literal["mse", "huber", "mepa"] = "huber"
     huber_delta: float = 0.05
+    direction_weight: float = 0.0
+    penalty_weight: float = 0.0
     weight_decay: float = 0.0
     ema_decay: float = 0.99
     patience: int = 100
@@ -63,6 +75,9 @@ class TrainSettings:
         not_negative = (
             "energy_weight",
             "force_weight",
+            "direction_weight",
+            "penalty_weight",
+            "min_learning_rate",
             "weight_decay",
             "warmup_steps",
             "max_restarts",
@@ -72,11 +87,15 @@ class TrainSettings:
         bad += [name for name in not_negative if not 0.0 <= getattr(self, name) < math.inf]
         if not 0.0 <= self.ema_decay < 1.0:
             bad.append("ema_decay")
-        if self.max_steps is not None and not self.max_steps >= 1:
-            bad.append("max_steps")
+        if not 0.0 < self.plateau_factor < 1.0:
+            bad.append("plateau_factor")
+        for name in ("max_steps", "plateau_patience"):
+            value = getattr(self, name)
+            if value is not None and not value >= 1:
+                bad.append(name)
         for name, known in (
             ("schedule", ("cosine", "plateau")),
-            ("loss", ("mse", "huber")),
+            ("loss", ("mse", "huber", "mepa")),
             ("resample", ("bootstrap", "none")),
         ):
             if getattr(self, name) not in known:
@@ -90,19 +109,23 @@ class TrainSettings:
 
 @dataclass(frozen=True, slots=True)
 class Errors:
-    """Root mean square errors over some frames.
+    """Errors over some frames.
 
     Attributes
     ----------
     n_frames : how many; the errors of none are NaN.
-    energy : of the energy per atom, eV/atom.
-    force : of the force components, eV/Å.
+    energy, energy_mae : root mean square and mean absolute of the energy per atom, eV/atom.
+    force, force_mae : the same of the force components, eV/Å.
+    mepa : mean absolute force error of each element, summed over elements, mean over frames, eV/Å.
 
     """
 
     n_frames: int
     energy: float
     force: float
+    energy_mae: float
+    force_mae: float
+    mepa: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,18 +160,21 @@ class TrainReport:
     ----------
     epochs, steps : passes and optimiser steps done.
     best_epoch : the epoch whose weights were kept.
-    stopped_by : "schedule" (it ran its course), "patience" or "deadline".
+    stopped_by : "schedule" (it ran its course), "patience", "rate" (it fell below the least that
+        was asked for) or "deadline".
     restarts : how often it diverged before.
     learning_rate : first step length of the run that succeeded.
     training, validation : errors of the kept weights; training over all frames, seen or not.
+    checkpoint : what was found in place of the checkpoint; empty if nothing was.
 
     """
 
     epochs: int
     steps: int
     best_epoch: int
-    stopped_by: Literal["schedule", "patience", "deadline"]
+    stopped_by: StoppedBy
     restarts: int
     learning_rate: float
     training: Errors
     validation: Errors
+    checkpoint: str = ""

@@ -1,5 +1,7 @@
 """Training against labels whose truth is known: a Morse potential between all atoms."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from alloop.potentials.ani import descriptors
 from alloop.potentials.ani.settings import AniSettings
 from alloop.potentials.ani.trainable import AniTrainable
 from alloop.potentials.committee import build_committee
+from alloop.potentials.member import Member
 from alloop.training.data import TrainingSet, group_frames
 from alloop.training.settings import TrainSettings
 from alloop.training.trainer import train_member
@@ -54,10 +57,9 @@ def shape(n_elements, hidden=(16, 12)):
 
 
 def trainable(data, seed=3, activation="silu"):
-    groups = group_frames(data, ATOMS)
     settings = AniSettings(((10, 6),) * len(data.elements), activation)
-    frames = [group.frames for group in groups]
-    return AniTrainable(frames, data.elements, settings, ATOMS, seed=seed, start=None)
+    groups = group_frames(data)
+    return AniTrainable(groups, data.elements, settings, ATOMS, seed=seed, start=None)
 
 
 @pytest.mark.parametrize("activation", ["silu", "gelu", "celu"])
@@ -74,7 +76,7 @@ def test_hand_written_gradient_is_the_slope_of_the_loss(monkeypatch, cache, acti
         loss = torch.zeros(())
         for group, weight in ((0, 1.0), (1, -0.7)):
             if hand_written:
-                energies, forces = model.predict(theta, group, frames)
+                energies, forces = model.predict_group(theta, group, frames)
             else:
                 run = model.forward(theta, group, frames)
                 energies, forces = run.energies, run.forces
@@ -96,11 +98,95 @@ def test_both_ways_to_forces_agree(monkeypatch):
     answers = []
     for model in (kept, recomputed):
         theta = model.start.clone().requires_grad_()
-        energies, forces = model.predict(theta, 0, torch.tensor([1, 3]))
+        energies, forces = model.predict_group(theta, 0, torch.tensor([1, 3]))
         (energies.sum() + forces.square().sum()).backward()
         answers.append((energies.detach(), forces.detach(), theta.grad))
     for one, other in zip(*answers, strict=True):
         assert torch.allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_frames_of_several_molecules_come_in_the_order_they_were_asked_for():
+    data = labelled(["H2O", "CH3OH", "CH4"], 3)
+    model = trainable(data)
+    frames = torch.tensor([4, 0, 8, 3, 4, 1])
+    answer = model.predict(model.start, frames)
+    first = 0
+    for place, frame in enumerate(frames.tolist()):
+        row = torch.tensor([frame // 3])
+        energies, forces = model.predict_group(model.start, frame % 3, row)
+        n_atoms = data.frames[frame].n_atoms
+        assert torch.allclose(answer.energies[place], energies[0], atol=1e-6)
+        assert torch.allclose(answer.forces[first : first + n_atoms], forces[0], atol=1e-6)
+        first += n_atoms
+    assert first == len(answer.forces)
+
+
+def random_member(elements, seed=5):
+    """Return a member for these elements whose weights are not small."""
+    settings = AniSettings(((10, 8, 6),) * len(elements), "celu")
+    generator = torch.Generator().manual_seed(seed)
+    weights = {
+        name: torch.randn(size, generator=generator) * 0.5
+        for name, size in settings.shapes(elements).items()
+    }
+    # Published members have their last layer in double precision.
+    weights |= {name: w.double() for name, w in weights.items() if name.split(".")[1] == "3"}
+    return Member("ani", elements, settings.to_plain(), weights, ATOMS | {7: -70.0}, "x", {})
+
+
+def continued(start, data, atom_energies):
+    settings = AniSettings.from_plain(start.settings)
+    return AniTrainable(
+        group_frames(data), start.elements, settings, atom_energies, seed=1, start=start
+    )
+
+
+def test_a_member_with_more_elements_than_the_data_is_continued():
+    """Nitrogen, that no frame has, comes out as it went in, whatever a fit does to it."""
+    start = random_member((1, 6, 7, 8))
+    data = labelled(["CH3CH2OH"], 5)
+    atoms = start.atom_energies | {6: -41.0}
+    model = continued(start, data, atoms)
+    untouched = model.export(model.start)
+    for name, weight in start.weights.items():
+        if name != "C.3.bias":  # it takes up what the atoms no longer account for
+            assert torch.allclose(untouched[name].to(weight), weight, rtol=1e-4, atol=1e-5), name
+    answer = model.predict(model.start, torch.arange(5))
+    committee = build_committee([start])
+    positions = torch.tensor(np.array([frame.positions for frame in data.frames]))
+    wanted = committee.evaluate(data.frames[0].numbers, positions, forces="mean")
+    free = sum(atoms[z] for z in data.frames[0].numbers)
+    assert torch.allclose(answer.energies.double() + free, wanted.energies[0], atol=1e-3)
+    assert torch.allclose(answer.forces.double(), wanted.forces.flatten(0, 1), atol=1e-3)
+    decayed = model.export(0.5 * model.start)
+    for name, weight in start.weights.items():
+        assert torch.equal(decayed[name].to(weight), weight) == name.startswith("N."), name
+
+
+def test_layers_that_are_kept_keep_their_own_weights():
+    """The fit sees standardised features: keeping what it calls layer 0 keeps the real one."""
+    start = random_member((1, 6, 8))
+    data = labelled(["CH3CH2OH", "H2O"], 4)
+    model = continued(start, data, start.atom_energies)
+    theta = model.start.clone()
+    generator = torch.Generator().manual_seed(2)
+    for name, place in model.layout.items():
+        if name.split(".")[1] in "13":
+            theta[place] += 0.1 * torch.randn(theta[place].shape, generator=generator)
+    exported = model.export(theta)
+    kept = {name: w for name, w in start.weights.items() if name.split(".")[1] in "02"}
+    for name, weight in kept.items():
+        assert torch.allclose(exported[name], weight, rtol=1e-4, atol=1e-5), name
+    assert not torch.allclose(exported["C.1.weight"], start.weights["C.1.weight"], atol=1e-2)
+    member = replace(start, weights={**exported, **kept})
+    first = torch.tensor([0, 2, 4])
+    answer = model.predict(theta, first)
+    positions = torch.tensor(np.array([data.frames[i].positions for i in first.tolist()]))
+    wanted = build_committee([member]).evaluate(data.frames[0].numbers, positions, forces="mean")
+    free = sum(ATOMS[z] for z in data.frames[0].numbers)
+    assert torch.allclose(answer.energies.double() + free, wanted.energies[0], atol=1e-3)
+    assert torch.allclose(answer.forces.double(), wanted.forces.flatten(0, 1), atol=1e-3)
+    assert float(wanted.forces.abs().max()) > 1.0
 
 
 def test_the_member_says_what_the_trainable_said():
@@ -108,7 +194,7 @@ def test_the_member_says_what_the_trainable_said():
     data = labelled(["CH3CH2OH"], 5)
     model = trainable(data)
     theta = model.start * 3.0
-    energies, forces = model.predict(theta, 0, torch.arange(5))
+    energies, forces = model.predict_group(theta, 0, torch.arange(5))
     settings = TrainSettings(epochs=1)
     member, _ = train_member(
         data, settings, level_of_theory="x", seed=1, shape=shape(3, (10, 6)), atom_energies=ATOMS

@@ -124,6 +124,16 @@ def test_calculators_and_engines_must_be_installed(
     assert line == "6:24  tiers.gfn.method.engine: xtb is not installed: pip install 'alloop[xtb]'"
 
 
+def test_the_published_models_know_few_elements_and_no_charge(folder: Path) -> None:
+    ani = TIERS.replace("engine: tblite", "engine: ani")
+    assert read(HEAD + SYSTEMS + ani, folder)
+    line = complaint(HEAD + "systems:\n  x: {structure: francium.xyz}\n" + ani, folder)
+    assert line.startswith("4:7  systems.x.structure: ANI-1ccx describes H, C, N, O only")
+    charged = "systems:\n  h: {structure: hydronium.xyz, charge: 1}\n"
+    line = complaint(HEAD + charged + ani, folder)
+    assert line.startswith("4:3  systems.h: ANI-1ccx knows neutral closed shells only")
+
+
 def routes(*each: str) -> str:
     return f"explore: {{routes: [{', '.join(f'{{{one}}}' for one in each)}]}}"
 
@@ -198,6 +208,22 @@ systems:
          "7:8  stop.for_generations: 21 in a row never happen within 20"),
         ("train: {force_weight: 0, energy_weight: 0}",
          "7:26  train.energy_weight: energy_weight and force_weight are both 0"),
+        ("committee: [{id: a, size: pape}]",
+         "7:21  committee.a.size: ani has no size 'pape', want one of small, ani1x"),
+        ("committee: [{id: a, kind: schnet, settings: {cutof: 4.0}}]",
+         "7:35  committee.a.settings: schnet has no setting 'cutof', want one of features,"),
+        ("committee: [{id: a, kind: schnet, settings: {features: wide}}]",
+         "7:35  committee.a.settings: setting features of schnet is 'wide', want one like 64"),
+        ("committee: [{id: a, kind: schnet, pretrained: ANI-1x}]",
+         "7:35  committee.a.pretrained: ANI-1x are weights of kind ani, not of schnet"),
+        ("committee: [{id: a, size: ani1x, pretrained: ANI-1x}]",
+         "7:34  committee.a.pretrained: the shape is that of ANI-1x: leave out size"),
+        ("committee: [{id: a, freeze: [auto]}]",
+         "7:21  committee.a.freeze: is for pretrained weights, and these members start from"),
+        ("committee: [{id: a, pretrained: ANI-1x, freeze: ['(']}]",
+         "7:41  committee.a.freeze: '(' is no regular expression: missing ), unterminated"),
+        ("train: {direction_weight: 1.0}",
+         "7:9  train.direction_weight: only newtonnet has latent forces, and members ani are of"),
         ("site: locale", "7:1  site: 'locale' is neither a site of alloop ("),
         ("tires: 1", "7:1  tires: unknown key; did you mean 'tiers'?"),
     ],

@@ -78,7 +78,7 @@ def test_the_errors_of_the_documentation_are_real() -> None:
 def test_the_table_says_unit_default_and_meaning() -> None:
     rows = {line.split("|")[1].strip(): line for line in markdown_table().splitlines()}
     assert "| time | `fs`, `ps`, `ns` | `0.5 fs` | Time step" in rows["`explore.routes[].timestep`"]
-    assert "`tblite`, `xtb`, `ase`" in rows["`tiers[].method.engine`"]
+    assert "`tblite`, `xtb`, `ani`, `ase`" in rows["`tiers[].method.engine`"]
     assert "Engine `ase`: Import path" in rows["`tiers[].method.calculator`"]
     assert "**required**" in rows["`campaign.name`"]
     assert "| `[300 K]` |" in rows["`explore.routes[].temperature`"]

@@ -105,12 +105,15 @@ def test_a_truncated_file_is_refused_wherever_it_ends(tmp_path):
         ({"architecture": 3}, "architecture is missing"),
         ({"elements": [8, 1]}, "ascending"),
         ({"elements": [1, 6, 8]}, "atomic energy"),
+        ({"elements": [0, 8], "atom_energies": {0: -1.0, 8: -2.0}}, "atomic numbers"),
+        ({"elements": ["H", "O"]}, "invalid literal"),
         ({"elements": [1]}, "elements"),
         ({"settings": {"hidden": [[8, 4]]}}, "settings"),
         ({"settings": {}}, "settings"),
         ({"weights": {}}, "weight"),
         ({"weights": {"H.0.weight": "text"}}, "cannot be used"),
         ({"atom_energies": {1: -10.7}}, "atomic energy"),
+        ({"atom_energies": {1: float("nan"), 8: -10.0}}, r"no finite atomic energy .* \[1\]"),
         ({"metadata": None}, "metadata"),
     ],
 )
@@ -127,6 +130,17 @@ def test_weights_of_the_wrong_shape_or_not_finite_are_refused(tmp_path):
     broken[0, 0] = torch.nan
     with pytest.raises(ModelError, match=r"H\.0\.weight .* not finite"):
         load_member(rewrite(tmp_path / "b.pt", weights=weights | {"H.0.weight": broken}))
+
+
+@pytest.mark.parametrize(
+    "change", [torch.Tensor.to_sparse, lambda w: w.to("meta"), lambda w: w + 1j]
+)
+def test_weights_that_are_no_dense_real_tensors_are_refused(tmp_path, change):
+    weights = dict(make_member().weights)
+    weights["O.1.bias"] = change(weights["O.1.bias"])
+    with pytest.raises(ModelError, match=r"O\.1\.bias is no dense tensor of real numbers") as error:
+        load_member(rewrite(tmp_path / "a.pt", weights=weights))
+    assert "\n" not in str(error.value)
 
 
 def test_an_unknown_activation_is_refused(tmp_path):

@@ -11,10 +11,12 @@ from alloop.errors import ModelError, TrainingError
 from alloop.frames import Frame
 from alloop.potentials.ani.settings import AniSettings
 from alloop.potentials.files import member_bytes
+from alloop.potentials.fitting import Prediction
 from alloop.training.adamw import AdamW
 from alloop.training.atom_energies import fit_atom_energies
-from alloop.training.data import TrainingSet, group_frames
-from alloop.training.losses import frame_losses
+from alloop.training.data import Labels, TrainingSet, group_frames, labels_of
+from alloop.training.fit import Fit
+from alloop.training.losses import frame_losses, species_means
 from alloop.training.schedule import Schedule
 from alloop.training.settings import TrainSettings
 from alloop.training.trainer import train_member
@@ -117,6 +119,8 @@ def test_labels_of_the_wrong_shape_or_without_training_frames_are_refused():
         TrainingSet(data.frames, data.energies, data.forces[:4], data.is_validation)
     with pytest.raises(TrainingError, match="for training"):
         TrainingSet(data.frames, data.energies, data.forces, np.ones(5, bool))
+    with pytest.raises(TrainingError, match="none of 0 frames"):
+        TrainingSet((), np.array([]), (), np.array([]))
 
 
 def test_frames_are_grouped_by_composition_and_periodicity():
@@ -128,12 +132,21 @@ def test_frames_are_grouped_by_composition_and_periodicity():
     data = TrainingSet(
         frames, np.array([-1.0, -2.0, -3.0, -4.0]), forces, np.array([0, 0, 0, 1], bool)
     )
-    groups = group_frames(data, {1: -0.25, 8: -0.5})
-    assert [len(g.energies) for g in groups] == [2, 1, 1]
-    assert groups[0].energies.tolist() == [0.0, -3.0]
-    assert groups[0].frames.training.tolist() == [True, False]
-    assert groups[0].frames.cells is None
-    assert groups[2].frames.cells[0].diagonal().tolist() == [9.0, 9.0, 0.0]
+    groups = group_frames(data)
+    assert [group.index.tolist() for group in groups] == [[0, 3], [1], [2]]
+    assert groups[0].training.tolist() == [True, False]
+    assert groups[0].cells is None
+    assert groups[2].cells[0].diagonal().tolist() == [9.0, 9.0, 0.0]
+    labels = labels_of(data, {1: -0.25, 8: -0.5})
+    assert labels.energies.tolist() == [0.0, -1.25, -2.0, -3.0]
+    some = labels.of(torch.tensor([1, 0]))
+    assert some.numbers.tolist() == [8, 1, 8, 1, 1]
+    assert some.frame.tolist() == [0, 0, 1, 1, 1]
+
+
+def test_an_element_without_atomic_energy_is_refused_by_name():
+    with pytest.raises(TrainingError, match=r"no atomic energy for the elements \[8\]"):
+        labels_of(springs(2), {1: -0.5})
 
 
 # Settings, loss, schedule
@@ -147,8 +160,13 @@ def test_frames_are_grouped_by_composition_and_periodicity():
         {"learning_rate": math.nan},
         {"learning_rate": 0.0},
         {"force_weight": -1.0},
+        {"direction_weight": -1.0},
+        {"penalty_weight": math.inf},
         {"ema_decay": 1.0},
         {"max_steps": 0},
+        {"plateau_factor": 1.0},
+        {"plateau_patience": 0},
+        {"min_learning_rate": -1e-5},
         {"schedule": "linear"},
         {"loss": "mae"},
         {"resample": "jackknife"},
@@ -161,22 +179,71 @@ def test_settings_out_of_range_are_refused_by_name(changes):
         TrainSettings(energy_weight=0.0, force_weight=0.0)
 
 
-def test_loss_is_the_weighted_sum_of_its_definition():
-    settings = TrainSettings(loss="mse", energy_weight=2.0, force_weight=3.0)
-    zero, force = torch.zeros(2), torch.zeros(2, 4, 3)
-    off = force.clone()
-    off[1, 2, 0] = 6.0
-    losses = frame_losses(settings, torch.tensor([2.0, 0.0]), off, zero, force)
-    assert losses.tolist() == [2.0 * 4.0 / 4, 3.0 * 36.0 / 12]
+def labels(numbers, energies=None):
+    """Return labels of 0 for frames with these atomic numbers."""
+    n_atoms = torch.tensor([len(frame) for frame in numbers])
+    return Labels(
+        energies=torch.zeros(len(numbers)) if energies is None else energies,
+        forces=torch.zeros(int(n_atoms.sum()), 3),
+        numbers=torch.tensor([z for frame in numbers for z in frame]),
+        n_atoms=n_atoms,
+        training=torch.ones(len(numbers), dtype=torch.bool),
+    )
+
+
+TWO = [[8, 1, 1], [8, 1]]
+
+
+def losses(target, energies=(0.0, 0.0), latent=None, penalty=None, **settings):
+    """Return the losses of two frames, a force of 6 eV/Å off on the last atom of the first."""
+    forces = target.forces.clone()
+    forces[2, 0] += 6.0
+    prediction = Prediction(torch.tensor(energies), forces, latent, penalty)
+    return frame_losses(TrainSettings(**settings), prediction, target).tolist()
+
+
+@pytest.mark.parametrize("numbers", [TWO, [[8, 1, 1], [1, 8, 1]]], ids=["mixed", "one size"])
+def test_loss_is_the_weighted_sum_of_its_definition(numbers):
+    found = losses(labels(numbers), (2.0, 0.0), loss="mse", energy_weight=2.0, force_weight=3.0)
+    assert found == pytest.approx([2.0 * 4.0 / 3 + 3.0 * 36.0 / 9, 0.0])
 
 
 def test_huber_is_square_for_small_and_linear_for_large_errors():
-    settings = TrainSettings(loss="huber", huber_delta=0.1, energy_weight=1.0)
-    force = torch.zeros(2, 1, 3)
-    errors = torch.tensor([0.001, 100.0])
-    small, large = frame_losses(settings, errors, force, torch.zeros(2), force).tolist()
+    given = {"loss": "huber", "huber_delta": 0.1, "force_weight": 0.0}
+    one_atom = labels([[1], [1], [1]])
+    prediction = Prediction(torch.tensor([0.001, 100.0, 0.0]), one_atom.forces)
+    small, large, none = frame_losses(TrainSettings(**given), prediction, one_atom).tolist()
     assert small == pytest.approx(1e-6, rel=1e-2)
     assert large == pytest.approx(2 * 0.1 * 100.0, rel=1e-2)
+    assert none == 0.0
+
+
+def test_mepa_counts_every_element_alike():
+    """One of two hydrogens is 6 eV/Å off along x: 6 / (3 · 2), whatever oxygen does."""
+    target = labels(TWO)
+    assert losses(target, (-1.5, 0.0), loss="mepa", energy_weight=2.0) == [2.0 * 0.5 + 1.0, 0.0]
+    errors = torch.zeros(5, 3)
+    errors[0] = 1.0  # oxygen of the first frame
+    errors[4, 1] = 0.3  # hydrogen of the second
+    assert species_means(errors, target).tolist() == pytest.approx([1.0, 0.1])
+
+
+def test_direction_weight_is_of_the_angle_and_not_of_the_length():
+    target = labels(TWO)
+    target.forces[:, 1] = 1.0
+    latent = torch.zeros(5, 3)
+    latent[:, 1] = torch.tensor([3.0, 3.0, 3.0, 0.1, -7.0])
+    weights = {"force_weight": 0.0, "direction_weight": 10.0}
+    assert losses(target, latent=latent, **weights) == pytest.approx([0.0, 10.0 * 2.0 / 2])
+    with pytest.raises(TrainingError, match=r"direction_weight .* no latent forces"):
+        losses(target, **weights)
+
+
+def test_penalty_weight_is_of_the_penalty():
+    weights = {"force_weight": 0.0, "penalty_weight": 0.5}
+    assert losses(labels(TWO), penalty=torch.tensor([1.0, 4.0]), **weights) == [0.5, 2.0]
+    with pytest.raises(TrainingError, match=r"penalty_weight .* no penalty"):
+        losses(labels(TWO), **weights)
 
 
 def test_cosine_rises_and_falls_to_nothing():
@@ -201,6 +268,39 @@ def test_plateaus_halve_the_rate_and_patience_ends():
         rates.append(schedule.learning_rate(5))
     assert rates == [1.0, 0.5, 0.5, 0.25, 0.25, 0.125]
     assert schedule.out_of_patience
+
+
+def test_plateaus_fall_as_asked_until_the_rate_is_too_small():
+    settings = TrainSettings(
+        learning_rate=1.0,
+        warmup_steps=0,
+        schedule="plateau",
+        plateau_factor=0.1,
+        plateau_patience=2,
+        min_learning_rate=0.01,
+    )
+    schedule = Schedule(settings, 100)
+    rates = []
+    while not schedule.too_slow:
+        schedule.judge(1.0)
+        rates.append(schedule.learning_rate(0))
+    assert rates == pytest.approx([1.0, 1.0, 0.1, 0.1, 0.01, 0.01, 0.001])
+    assert not Schedule(replace(settings, schedule="cosine"), 100).too_slow
+
+
+def test_a_schedule_goes_on_from_its_state_as_if_it_had_never_ended():
+    settings = TrainSettings(schedule="plateau", plateau_patience=2, patience=5)
+    course = [1.0, 0.9, 0.95, 0.96, 0.8, 0.85, 0.86, 0.87, 0.79, 0.8, 0.8, 0.8, 0.8, 0.8]
+    for done in range(len(course)):
+        whole, resumed = Schedule(settings, 100), Schedule(settings, 100)
+        for loss in course[:done]:
+            whole.judge(loss)
+        resumed.restore(whole.state())
+        for loss in course[done:]:
+            assert whole.judge(loss) == resumed.judge(loss)
+            assert whole.learning_rate(60) == resumed.learning_rate(60)
+            assert whole.out_of_patience == resumed.out_of_patience
+    assert whole.out_of_patience
 
 
 # Fits
@@ -301,20 +401,30 @@ def test_a_warm_start_of_another_shape_or_level_is_refused():
         train(start=replace(parent, level_of_theory="GFN2-xTB"))
 
 
-def test_patience_ends_a_fit_and_the_best_weights_are_kept():
-    """Labels of the validation frames that nobody can learn: the first epochs are the best."""
+def contrary():
+    """Return labels of the validation frames that nobody can learn: the first epochs are best."""
     data = springs()
     forces = [f.copy() for f in data.forces]
     for index in np.flatnonzero(data.is_validation):
         forces[index] = -forces[index]
-    contrary = TrainingSet(data.frames, data.energies, tuple(forces), data.is_validation)
+    return TrainingSet(data.frames, data.energies, tuple(forces), data.is_validation)
+
+
+def test_patience_ends_a_fit_and_the_best_weights_are_kept():
     seen = []
     _, report = train(
-        contrary, epochs=500, patience=10, learning_rate=5e-3, ema_decay=0.0, on_epoch=seen.append
+        contrary(), epochs=500, patience=10, learning_rate=5e-3, ema_decay=0.0, on_epoch=seen.append
     )
     assert report.stopped_by == "patience"
     assert report.epochs == report.best_epoch + 10 == len(seen) < 500
     assert report.validation == seen[report.best_epoch - 1].validation
+
+
+def test_a_rate_below_the_least_ends_a_fit():
+    plateau = {"schedule": "plateau", "plateau_patience": 1, "min_learning_rate": 1e-3}
+    _, report = train(contrary(), epochs=500, learning_rate=5e-3, ema_decay=0.0, **plateau)
+    assert report.stopped_by == "rate"
+    assert report.epochs < 100
 
 
 def test_a_deadline_ends_a_fit_within_one_step():
@@ -345,6 +455,24 @@ def test_long_gradients_are_shortened():
     assert distance_between(start, held) < 1e-2 * distance_between(start, moved)
 
 
+class Steep:
+    """The energy 10¹⁰ a + b of lone atoms, with parameters a and b."""
+
+    start = torch.zeros(2)
+
+    def predict(self, parameters, frames):
+        energies = (1e10 * parameters[0] + parameters[1]).expand(len(frames))
+        return Prediction(energies, torch.zeros(len(frames), 3))
+
+
+def test_gradients_of_what_is_frozen_do_not_shorten_the_others():
+    settings = TrainSettings(epochs=1, learning_rate=1e-3, warmup_steps=0, ema_decay=0.0)
+    target = labels([[1]] * 4, energies=torch.ones(4))
+    fit = Fit(Steep(), target, settings, 0, rates=torch.tensor([0.0, 1.0]))
+    fit.run(lambda: False, None, lambda: None)
+    assert fit.best.tolist() == pytest.approx([0.0, 1e-3], rel=1e-3)
+
+
 def test_a_diverging_fit_restarts_with_smaller_steps():
     _, report = train(epochs=5, learning_rate=1e18, max_restarts=60, warmup_steps=0)
     assert report.restarts > 3
@@ -367,6 +495,10 @@ def test_metrics_are_the_errors_of_the_stored_member():
     energy = (answer.energies[0].numpy() - data.energies[keep]) / 3
     assert report.training.force == pytest.approx(np.sqrt((force**2).mean()), rel=1e-3)
     assert report.training.energy == pytest.approx(np.sqrt((energy**2).mean()), rel=1e-2)
+    assert report.training.force_mae == pytest.approx(np.abs(force).mean(), rel=1e-3)
+    assert report.training.energy_mae == pytest.approx(np.abs(energy).mean(), rel=1e-2)
+    oxygen, hydrogen = np.abs(force[:, 0]).mean(), np.abs(force[:, 1:]).mean()
+    assert report.training.mepa == pytest.approx(oxygen + hydrogen, rel=1e-3)
 
 
 def test_adamw_takes_the_steps_of_torch():
@@ -382,3 +514,15 @@ def test_adamw_takes_the_steps_of_torch():
         theirs.grad = gradient
         reference.step()
     assert torch.allclose(ours, theirs.detach(), atol=1e-6)
+
+
+def test_adamw_moves_by_the_rates_and_never_what_had_no_gradient():
+    start = torch.full((4,), 2.0)
+    ours = start.clone()
+    optimiser = AdamW(ours, 0.5, rates=torch.tensor([1.0, 0.1, 0.0, 1.0]))
+    for _ in range(3):
+        optimiser.step(torch.tensor([1.0, 1.0, 1.0, 0.0]), 1e-3)
+    first, second, *others = (start - ours).tolist()
+    assert first == pytest.approx(10.0 * second, rel=1e-3)
+    assert first == pytest.approx(3e-3 * (1.0 + 0.5 * 2.0), rel=1e-2)
+    assert others == [0.0, 0.0]

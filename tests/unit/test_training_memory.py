@@ -21,12 +21,12 @@ def passes(monkeypatch):
     """Weak references to every forward pass that a fit makes."""
     made: list[weakref.ref] = []
 
-    class Watched(under_test._Pass):
+    class Watched(under_test.Pass):
         def __init__(self, *arguments) -> None:
             super().__init__(*arguments)
             made.append(weakref.ref(self))
 
-    monkeypatch.setattr(under_test, "_Pass", Watched)
+    monkeypatch.setattr(under_test, "Pass", Watched)
     return made
 
 

@@ -34,18 +34,40 @@ def pull_back(env: Environments, gradient: Tensor) -> Tensor:
     (n_members, n_atoms, 3), dE/dr in units of ``gradient`` per Å.
 
     """
-    members = len(gradient)
+    return by_atoms(env, by_pairs(env, gradient))
+
+
+def by_pairs(env: Environments, gradient: Tensor) -> Tensor:
+    """Turn gradients by the AEVs into gradients by the pair vectors, (n_pairs, n_members, 3)."""
     n_radial = env.settings.n_radial * env.n_elements
     stretch = _gather(gradient[..., :n_radial], env.radial_slot, env.settings.n_radial)
     stretch = torch.einsum("mpf,pf->pm", stretch, env.radial_slope)
     by_pair = env.unit[:, None, :] * stretch[:, :, None]
     if len(env.sides):
         by_pair = by_pair + _angular_pull(env, gradient[..., n_radial:])
+    return by_pair
+
+
+def by_atoms(env: Environments, by_pair: Tensor) -> Tensor:
+    """Turn gradients by the pair vectors into gradients by the positions, as ``pull_back``."""
+    members = by_pair.shape[1]
     by_pair = by_pair.reshape(-1, 3 * members)
     by_atom = _sum_rows(by_pair, env.atom[:, 1], env.n_atoms) - _sum_rows(
         by_pair, env.atom[:, 0], env.n_atoms
     )
     return by_atom.view(env.n_atoms, members, 3).transpose(0, 1)
+
+
+def strain(env: Environments, by_pair: Tensor, n_frame_atoms: int) -> Tensor:
+    """Turn gradients by the pair vectors into derivatives by the strain of each frame.
+
+    Returns (n_members, n_frames, 3, 3), the sums of vector ⊗ gradient over the pairs of a frame.
+    Rows and atoms of the batch are numbered frame by frame.
+    """
+    vectors = env.unit / env.inverse[:, None]
+    parts = (vectors[:, None, :, None] * by_pair[:, :, None, :]).flatten(1)
+    total = _sum_rows(parts, env.atom[:, 0] // n_frame_atoms, env.n_atoms // n_frame_atoms)
+    return total.view(len(total), -1, 3, 3).transpose(0, 1)
 
 
 def push_forward(env: Environments, direction: Tensor) -> Tensor:

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from alloop.potentials.activations import activation
-from alloop.potentials.ani.aev import features, pull_back
+from alloop.potentials.ani.aev import by_atoms, by_pairs, features, strain
 from alloop.potentials.ani.settings import AniSettings, layers
 from alloop.potentials.ani.terms import environments
-from alloop.potentials.evaluation import Evaluation, ForceKind, check_elements
+from alloop.potentials.evaluation import Evaluation, ForceKind, broken, check_elements
 from alloop.potentials.member import Member
 from alloop.potentials.neighbours import find_pairs
 from alloop.potentials.networks import StackedNetworks
@@ -58,6 +58,24 @@ class Composition:
         return cls(index, rows, counts)
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What an evaluation is asked for."""
+
+    forces: ForceKind
+    virials: bool
+
+    @property
+    def nothing(self) -> bool:
+        """No slopes at all."""
+        return self.forces == "none" and not self.virials
+
+    @property
+    def mean(self) -> bool:
+        """Slopes of the mean alone; virials are those of each member."""
+        return self.forces == "mean" and not self.virials
+
+
 class AniCommittee:
     """ANI members of one shape, stacked; implements ``Committee``.
 
@@ -93,53 +111,73 @@ class AniCommittee:
         *,
         forces: ForceKind,
         cell: Tensor | None = None,
+        virials: bool = False,
     ) -> Evaluation:
         """Evaluate replicas of one composition; see ``Committee.evaluate``."""
         composition = tuple(int(z) for z in numbers)
         step = max(1, ROWS_PER_CHUNK // len(composition))
+        wanted = Wanted(forces, virials)
         parts = [
-            self._evaluate_chunk(composition, chunk, forces, cell)
+            self._evaluate_chunk(composition, chunk, wanted, cell)
             for chunk in positions.split(step)
         ]
-        energies = torch.cat([energy for energy, _ in parts], 1)
-        slopes = None if forces == "none" else torch.cat([slope for _, slope in parts], 1)
-        broken = ~torch.isfinite(positions).flatten(1).all(1)
-        energies[:, broken] = torch.nan
-        if slopes is None:
-            return Evaluation(energies, None, None)
-        slopes[:, broken] = torch.nan
-        return Evaluation(energies, slopes.mean(0), slopes if forces == "members" else None)
+        energies, slopes, strains = (torch.cat(pieces, 1) for pieces in zip(*parts, strict=True))
+        return Evaluation(
+            energies,
+            None if forces == "none" else slopes.mean(0),
+            slopes if forces == "members" else None,
+            strains if virials else None,
+        )
 
     def _evaluate_chunk(
         self,
         numbers: tuple[int, ...],
         positions: Tensor,
-        forces: ForceKind,
+        wanted: Wanted,
         cell: Tensor | None,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return energies, forces and virials; empty where they are not wanted."""
         n_replicas = len(positions)
         place = Composition.of(numbers, self.elements, n_replicas)
+        pairs = find_pairs(positions, self._settings.aev.radial_cutoff, cell)
         env = environments(
-            find_pairs(positions, self._settings.aev.radial_cutoff, cell),
+            pairs,
             place.elements,
             place.rows,
             len(self.elements),
             self._settings.aev,
             self._dtype,
         )
-        blocks = features(env).split([count * n_replicas for count in place.counts])
+        energies, gradients = self._networks_on(features(env), place, n_replicas, wanted)
+        bad = broken(positions, pairs)
+        energies[:, bad] = torch.nan
+        nothing = energies.new_zeros((self.n_members, n_replicas))
+        if not gradients:
+            return energies, nothing, nothing
+        by_pair = by_pairs(env, torch.cat(gradients, 1))
+        slopes = -by_atoms(env, by_pair).to(torch.float64)
+        slopes = slopes.reshape(len(slopes), *positions.shape)
+        slopes[:, bad] = torch.nan
+        if not wanted.virials:
+            return energies, slopes, nothing
+        strains = strain(env, by_pair, len(numbers)).to(torch.float64)
+        strains[:, bad] = torch.nan
+        return energies, slopes, strains
+
+    def _networks_on(
+        self, aevs: Tensor, place: Composition, n_replicas: int, wanted: Wanted
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Return energies (n_members, n_replicas) and, element by element, their slopes."""
+        blocks = aevs.split([count * n_replicas for count in place.counts])
         counts = torch.tensor(place.counts, dtype=torch.float64)
         total = (self._atoms @ counts)[:, None].repeat(1, n_replicas)
         gradients = []
         for network, x, count in zip(self._networks, blocks, place.counts, strict=True):
-            if forces == "none":
+            if wanted.nothing:
                 atomic = network.values(x)
             else:
-                atomic, gradient = network.values_and_gradients(x, mean=forces == "mean")
+                atomic, gradient = network.values_and_gradients(x, mean=wanted.mean)
                 gradients.append(gradient)
             # The energies of atoms differ by less than their sum: add in float64.
             total += atomic.to(torch.float64).view(self.n_members, n_replicas, count).sum(2)
-        if forces == "none":
-            return total, total
-        slope = pull_back(env, torch.cat(gradients, 1))
-        return total, -slope.to(torch.float64).reshape(len(slope), *positions.shape)
+        return total, gradients

@@ -32,7 +32,7 @@ class AevSettings:
     radial_shifts: tuple[float, ...] = tuple(0.9 + (5.2 - 0.9) / 16 * k for k in range(16))
     angular_cutoff: float = 3.5
     angular_eta: float = 8.0
-    angular_zeta: int = 32
+    angular_zeta: float = 32.0
     angular_shifts: tuple[float, ...] = tuple(0.9 + (3.5 - 0.9) / 4 * k for k in range(4))
     angular_sections: tuple[float, ...] = tuple(math.pi * (k + 0.5) / 8 for k in range(8))
 
@@ -197,9 +197,11 @@ def _cutoff(distance: Tensor, cutoff: float) -> tuple[Tensor, Tensor]:
     return 0.5 * phase.cos() + 0.5, (-0.5 * math.pi / cutoff) * phase.sin()
 
 
-def _power(base: Tensor, exponent: int) -> Tensor:
-    """Integer power by squaring: 20 times cheaper than ``pow`` with a float exponent."""
-    result = None
+def _power(base: Tensor, power: float) -> Tensor:
+    """Power by squaring: 20 times cheaper than ``pow``, which is for those that are no integers."""
+    if power != int(power):
+        return base.pow(power)
+    exponent, result = int(power), None
     while exponent:
         if exponent & 1:
             result = base if result is None else result * base

@@ -1,9 +1,4 @@
-"""Fitting an ANI member: fixed coordinates make the forces linear in the descriptor gradients.
-
-With G = dE/dAEV the forces are F = -Jᵀ G, and J = dAEV/dr never changes. A loss with the slopes
-e = dL/dE and f = dL/dF has the parameter gradient of e·E + t·G with t = -J f: one tangent pass
-through the networks and one backward pass, and no second derivative of a descriptor.
-"""
+"""Fitting an ANI member: fixed coordinates make the forces linear in the descriptor gradients."""
 
 from __future__ import annotations
 
@@ -18,8 +13,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from alloop.errors import ModelError
-from alloop.potentials.activations import Activation, activation
-from alloop.potentials.ani.descriptors import ForceMap, RawGroup, describe, find_scaling
+from alloop.potentials.activations import activation
+from alloop.potentials.ani.descriptors import RawGroup, describe, find_scaling
+from alloop.potentials.ani.passes import Network, Pass
 from alloop.potentials.ani.settings import AniSettings, layers
 from alloop.potentials.fitting import FrameGroup, Prediction
 from alloop.potentials.graphs.graph import ranges
@@ -30,17 +26,15 @@ INITIAL_GAIN = 0.5
 INITIAL_OUTPUT = 0.05
 """The same for the output, an atomic energy in eV."""
 
-Network = list[tuple[Tensor, Tensor]]
-"""Layers as (weight (n_in, n_out), bias (n_out,))."""
-
 
 class AniTrainable:
     """One ANI member as a function of a flat parameter vector; implements ``Trainable``.
 
     The networks see standardised features: each minus its mean, by its standard deviation over
-    the training frames. This is folded into the first layer when weights are exported. Features
-    that no training frame has keep their first weights, so that members disagree about
-    environments they have never seen.
+    the training frames. This is folded into the first layer when weights are exported: a first
+    layer whose weights and biases both stay as they are comes out as it went in, but for rounding.
+    Features that no training frame has keep their first weights, so that members disagree about
+    environments they have never seen; so do networks of elements that no training frame has.
 
     Raises
     ------
@@ -69,6 +63,7 @@ class AniTrainable:
         else:
             full = self._continued(start, settings, atom_energies)
         self._first = [network[0][0] for network in full]
+        self._unseen = {} if start is None else self._weights_unseen(start, raw, atom_energies)
         for network, s in zip(full, self._scaling, strict=True):
             network[0] = (network[0][0][s.active], network[0][1])
         self.trained = torch.cat(
@@ -130,10 +125,10 @@ class AniTrainable:
             energies, forces = run.energies, run.forces
         return energies, forces
 
-    def forward(self, parameters: Tensor, group: int, frames: Tensor) -> _Pass:
+    def forward(self, parameters: Tensor, group: int, frames: Tensor) -> Pass:
         """Return energies, forces and what their gradient needs."""
         descriptors = self._descriptors[group]
-        return _Pass(
+        return Pass(
             self._networks(parameters),
             descriptors.inputs(frames),
             descriptors.force_map(frames),
@@ -153,7 +148,7 @@ class AniTrainable:
             for k, (weight, bias) in enumerate(network):
                 weights[f"{chemical_symbols[z]}.{k}.weight"] = weight.t().contiguous()
                 weights[f"{chemical_symbols[z]}.{k}.bias"] = bias.clone()
-        return weights
+        return weights | self._unseen
 
     def _networks(self, parameters: Tensor) -> list[Network]:
         """Cut the flat vector into the layers of each element."""
@@ -179,7 +174,7 @@ class AniTrainable:
             )
         networks = []
         for z, s in zip(self._elements, self._scaling, strict=True):
-            network = [(w.t().clone(), b.clone()) for w, b in layers(start, z)]
+            network = [(w.t().float().clone(), b.float().clone()) for w, b in layers(start, z)]
             weight, bias = network[0]
             network[0] = (weight * s.deviation[:, None], bias + s.mean @ weight)
             weight, bias = network[-1]
@@ -187,98 +182,19 @@ class AniTrainable:
             networks.append(network)
         return networks
 
-
-class _Pass:
-    """One forward pass over k frames, with the gradient of a loss by the weights."""
-
-    def __init__(
-        self,
-        networks: Sequence[Network],
-        inputs: Sequence[Tensor],
-        force_map: ForceMap,
-        function: Activation,
-    ) -> None:
-        n_frames = len(inputs[0])
-        self._force_map = force_map
-        self._tapes = [
-            _Tape(network, x.flatten(0, 1), function)
-            for network, x in zip(networks, inputs, strict=True)
-        ]
-        self.energies = sum(
-            (
-                tape.output.view(x.shape[:2]).sum(1)
-                for tape, x in zip(self._tapes, inputs, strict=True)
-            ),
-            start=inputs[0].new_zeros(n_frames),
-        )
-        slopes = [
-            tape.input_gradient().view(x.shape) for tape, x in zip(self._tapes, inputs, strict=True)
-        ]
-        self.forces = -force_map.pull(slopes)
-
-    def gradient(self, by_energies: Tensor, by_forces: Tensor) -> Tensor:
-        """Return the flat gradient of a loss with slopes dL/dE (k,) and dL/dF (k, n_atoms, 3)."""
-        tangents = self._force_map.push(-by_forces)
-        parts = []
-        for tape, tangent in zip(self._tapes, tangents, strict=True):
-            by_output = by_energies.repeat_interleave(tangent.shape[1])[:, None]
-            gradients = tape.weight_gradients(by_output, tangent.flatten(0, 1))
-            parts += [g.reshape(-1) for g in gradients]
-        return torch.cat(parts)
-
-
-class _Tape:
-    """The passes of one element's network: values up, slopes down, tangents up, slopes down.
-
-    ``values[k]`` enters layer k, ``delta[k]`` is dE/d(what layer k gives) and ``upstream[k]``
-    the same after the activation, all (n_rows, width).
-    """
-
-    def __init__(self, network: Network, x: Tensor, function: Activation) -> None:
-        self._weights = [weight for weight, _ in network]
-        self._values, self._slopes, self._curvatures = [x], [], []
-        self._delta: list[Tensor] = []
-        self._upstream: list[Tensor] = []
-        for weight, bias in network[:-1]:
-            value, slope, curvature = function.curvature(
-                torch.addmm(bias, self._values[-1], weight)
-            )
-            self._values.append(value)
-            self._slopes.append(slope)
-            self._curvatures.append(curvature)
-        weight, bias = network[-1]
-        self.output = torch.addmm(bias, self._values[-1], weight)
-
-    def input_gradient(self) -> Tensor:
-        """Return d(output)/dx of every row."""
-        upstream = self._weights[-1].t()
-        for weight, slope in zip(self._weights[-2::-1], self._slopes[::-1], strict=True):
-            self._upstream.insert(0, upstream)
-            self._delta.insert(0, upstream * slope)
-            upstream = self._delta[0] @ weight.t()
-        return upstream
-
-    def weight_gradients(self, by_output: Tensor, tangent: Tensor) -> list[Tensor]:
-        """Return the gradients of by_output · output + tangent · input_gradient.
-
-        In the order weight, bias, layer by layer. ``by_output`` is (n_rows, 1).
-        """
-        tangents, rates = [tangent], []
-        for weight, slope in zip(self._weights, self._slopes, strict=False):
-            rates.append(tangents[-1] @ weight)
-            tangents.append(rates[-1] * slope)
-        top = self._values[-1].t() @ by_output + tangents[-1].sum(0)[:, None]
-        gradients = [top, by_output.sum(0)]
-        upstream = by_output * self._weights[-1].t()
-        for k in reversed(range(len(self._slopes))):
-            inner = upstream * self._slopes[k]
-            inner += rates[k] * self._upstream[k] * self._curvatures[k]
-            weight = self._values[k].t() @ inner
-            weight.addmm_(tangents[k].t(), self._delta[k])
-            gradients[:0] = [weight, inner.sum(0)]
-            if k:
-                upstream = inner @ self._weights[k].t()
-        return gradients
+    def _weights_unseen(
+        self, start: Member, raw: Sequence[RawGroup], atom_energies: Mapping[int, float]
+    ) -> dict[str, Tensor]:
+        """Return the weights of elements without a training atom: a fit could only spoil them."""
+        seen = {z for r in raw if bool(r.group.training.any()) for z in r.group.numbers}
+        weights = {}
+        for z in set(self._elements) - seen:
+            *hidden, (weight, bias) = layers(start, z)
+            network = [*hidden, (weight, bias + (start.atom_energies[z] - atom_energies[z]))]
+            for k, layer in enumerate(network):
+                weights[f"{chemical_symbols[z]}.{k}.weight"] = layer[0].clone()
+                weights[f"{chemical_symbols[z]}.{k}.bias"] = layer[1].clone()
+        return weights
 
 
 def _trained_weights(network: Network, trained_features: Tensor) -> list[Tensor]:
@@ -289,7 +205,7 @@ def _trained_weights(network: Network, trained_features: Tensor) -> list[Tensor]
 
 
 class _Predict(torch.autograd.Function):
-    """Energies and forces with the hand-written gradient of ``_Pass``."""
+    """Energies and forces with the hand-written gradient of ``Pass``."""
 
     @staticmethod
     def forward(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
             ...
 
 
+SAMPLE_ATOMS = 2000
+"""Of the training frames that a network is calibrated by."""
+
 S = TypeVar("S", bound="Settings")
 
 
@@ -40,7 +44,9 @@ class GraphArchitecture(Generic[S]):
     name : of the architecture.
     sizes : settings by the name of a size; every architecture has "small" and "paper".
     build : makes the network from settings and the number of elements, with random weights.
-    frozen : patterns of the weights that a transfer keeps, see ``Architecture``.
+    learning_rate : of AdamW, that suits it.
+    frozen, head : patterns of the weights that a transfer keeps, and of those that levels of
+        theory do not share, see ``Architecture``.
 
     """
 
@@ -49,9 +55,13 @@ class GraphArchitecture(Generic[S]):
         name: str,
         sizes: Mapping[str, S],
         build: Callable[[S, int], Network],
+        *,
+        learning_rate: float = 2e-3,
         frozen: tuple[str, ...] = (),
+        head: tuple[str, ...] = (r"^readout", r"^scale$", r"^shift$"),
     ) -> None:
-        self.name, self.sizes, self._build, self.frozen = name, sizes, build, frozen
+        self.name, self.sizes, self._build = name, sizes, build
+        self.learning_rate, self.frozen, self._head = learning_rate, frozen, head
         self._type = type(next(iter(sizes.values())))
 
     def settings(self, size: str, elements: Sequence[int]) -> dict[str, Any]:  # noqa: ARG002
@@ -61,10 +71,21 @@ class GraphArchitecture(Generic[S]):
             raise ModelError(f"{self.name} has no size {size!r}, want one of {known}")
         return asdict(self.sizes[size])
 
+    def head(
+        self,
+        settings: Mapping[str, Any],  # noqa: ARG002
+        elements: Sequence[int],  # noqa: ARG002
+    ) -> tuple[str, ...]:
+        """Return the patterns of the last layer and of what scales and shifts it."""
+        return self._head
+
     def check(self, member: Member) -> None:
         """Raise ModelError unless the member's settings and weights make such a network."""
-        with torch.device("meta"):
-            network = self._build(self._read(member.settings), len(member.elements))
+        try:
+            with torch.device("meta"):
+                network = self._build(self._read(member.settings), len(member.elements))
+        except (TypeError, RuntimeError, ArithmeticError) as error:
+            raise ModelError(self._foreign(member.settings)) from error
         wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
         got = {name: tuple(tensor.shape) for name, tensor in member.weights.items()}
         if got != wanted:
@@ -111,7 +132,10 @@ class GraphArchitecture(Generic[S]):
             network.scale.fill_(scale)
         if start is not None:
             self._continue(network, start, elements, settings, atom_energies)
-        return GraphTrainable(network, groups, elements, shape.cutoff)
+        trainable = GraphTrainable(network, groups, elements, shape.cutoff)
+        if start is None:
+            network.calibrate(trainable.store.graph(_sample(groups, trainable.store.n_atoms)))
+        return trainable
 
     def _continue(
         self,
@@ -138,7 +162,19 @@ class GraphArchitecture(Generic[S]):
             known = {field.name for field in fields(self._type)}
             if set(plain) != known:
                 raise KeyError
-            return self._type(**plain)
+            shape = self._type(**plain)
+            if not 0.0 < shape.cutoff < math.inf:
+                raise ValueError
         except (KeyError, TypeError, ValueError) as error:
-            text = f"settings {dict(plain)!r} are not those of a {self.name} model"
-            raise ModelError(text) from error
+            raise ModelError(self._foreign(plain)) from error
+        return shape
+
+    def _foreign(self, plain: Mapping[str, Any]) -> str:
+        return f"settings {dict(plain)!r} are not those of a {self.name} model"
+
+
+def _sample(groups: Sequence[FrameGroup], n_atoms: torch.Tensor) -> torch.Tensor:
+    """Return evenly spread training frames that have about ``SAMPLE_ATOMS`` atoms together."""
+    training = torch.cat([group.index[group.training] for group in groups])
+    n = max(1, round(SAMPLE_ATOMS * len(training) / max(1, int(n_atoms[training].sum()))))
+    return training[:: max(1, len(training) // n)]

@@ -20,6 +20,18 @@ def distances(graph: Graph) -> Tensor:
     return graph.vectors.square().sum(-1).clamp(min=_SHORTEST**2).sqrt()
 
 
+def half_pairs(graph: Graph) -> Tensor:
+    """Return the places of one of each two opposite pairs, (n_pairs / 2,) int64.
+
+    What is the same in both directions needs to be computed for these only.
+    """
+    x, y, z = graph.vectors.detach().unbind(1)
+    # An atom and its own image: of two opposite vectors one points up.
+    up = torch.where(z != 0.0, z, torch.where(y != 0.0, y, x)) > 0.0
+    chosen = (graph.centre < graph.other) | ((graph.centre == graph.other) & up)
+    return chosen.nonzero()[:, 0]
+
+
 def scatter(values: Tensor, index: Tensor, n_rows: int) -> Tensor:
     """Sum rows of ``values`` (n, ...) that have the same index (n,) into (n_rows, ...)."""
     return values.new_zeros(n_rows, *values.shape[1:]).index_add(0, index, values)

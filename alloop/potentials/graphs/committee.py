@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from alloop.potentials.evaluation import Evaluation, ForceKind, check_elements
+from alloop.potentials.evaluation import Evaluation, ForceKind, broken, check_elements
 from alloop.potentials.graphs.graph import Graph
 from alloop.potentials.graphs.network import Network, differentiate
 from alloop.potentials.neighbours import find_pairs
@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-ATOMS_PER_CHUNK = 1500
-"""Atoms evaluated in one go; bounds memory."""
+ATOMS_PER_CHUNK = 600
+PAIRS_PER_CHUNK = 6000
+"""What is evaluated in one go, so that activations stay in the processor's cache; measured."""
 
 
 class GraphCommittee:
@@ -56,24 +57,34 @@ class GraphCommittee:
         *,
         forces: ForceKind,
         cell: Tensor | None = None,
+        virials: bool = False,
     ) -> Evaluation:
         """Evaluate replicas of one composition; see ``Committee.evaluate``."""
         check_elements(numbers.tolist(), self.elements)
         species = torch.tensor([self.elements.index(z) for z in numbers.tolist()])
-        step = max(1, ATOMS_PER_CHUNK // len(species))
-        parts = [self._chunk(species, chunk, forces, cell) for chunk in positions.split(step)]
-        energies = torch.cat([energy for energy, _ in parts], 1)
-        broken = ~torch.isfinite(positions).flatten(1).all(1)
-        energies[:, broken] = torch.nan
-        if forces == "none":
-            return Evaluation(energies, None, None)
-        each = torch.cat([force for _, force in parts], 1)
-        each[:, broken] = torch.nan
-        return Evaluation(energies, each.mean(0), each if forces == "members" else None)
+        slopes = forces != "none" or virials
+        parts = [
+            self._chunk(species, chunk, cell, slopes)
+            for chunk in positions.split(self._replicas_at_once(positions, cell))
+        ]
+        energies, each, strains = (torch.cat(pieces, 1) for pieces in zip(*parts, strict=True))
+        return Evaluation(
+            energies,
+            None if forces == "none" else each.mean(0),
+            each if forces == "members" else None,
+            strains if virials else None,
+        )
+
+    def _replicas_at_once(self, positions: Tensor, cell: Tensor | None) -> int:
+        # Replicas of one composition have about as many pairs each.
+        n_pairs = len(find_pairs(positions[:1], self._cutoff, cell).centre)
+        n_atoms = positions.shape[1]
+        return max(1, min(ATOMS_PER_CHUNK // n_atoms, PAIRS_PER_CHUNK // max(1, n_pairs)))
 
     def _chunk(
-        self, species: Tensor, positions: Tensor, forces: ForceKind, cell: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
+        self, species: Tensor, positions: Tensor, cell: Tensor | None, slopes: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return energies, forces and virials of each member; zeros without ``slopes``."""
         n_replicas, n_atoms, _ = positions.shape
         pairs = find_pairs(positions, self._cutoff, cell)
         graph = Graph(
@@ -82,18 +93,23 @@ class GraphCommittee:
             n_structures=n_replicas,
             centre=pairs.centre,
             other=pairs.other,
-            vectors=pairs.vectors.to(self._dtype).requires_grad_(forces != "none"),
+            vectors=pairs.vectors.to(self._dtype).requires_grad_(slopes),
         )
-        energies, slopes = [], []
-        for network in self._networks:
-            if forces == "none":
-                with torch.no_grad():
-                    energies.append(network(graph).energies)
-                continue
-            with torch.enable_grad():
+        energies = torch.empty(self.n_members, n_replicas, dtype=torch.float64)
+        forces = torch.zeros(self.n_members, *positions.shape, dtype=torch.float64)
+        virials = torch.zeros(self.n_members, n_replicas, 3, 3, dtype=torch.float64)
+        # Networks need not know what to do with no atoms at all.
+        for member, network in enumerate(self._networks if n_replicas else ()):
+            with torch.set_grad_enabled(slopes):
                 energy = network(graph).energies
+            energies[member] = energy.detach()
+            if slopes:
                 slope = differentiate(energy, graph, create_graph=False)
-            energies.append(energy.detach())
-            slopes.append(slope.forces.view(n_replicas, n_atoms, 3))
-        total = torch.stack(energies).double() + self._atoms[:, species].sum(1)[:, None]
-        return total, torch.stack(slopes).double() if slopes else total
+                forces[member] = slope.forces.view(positions.shape)
+                virials[member] = slope.virials(graph).detach()
+        # The energies of atoms differ by less than their sum: add in float64.
+        energies += self._atoms[:, species].sum(1)[:, None]
+        bad = broken(positions, pairs)
+        for values in (energies, forces, virials):
+            values[:, bad] = torch.nan
+        return energies, forces, virials

@@ -44,6 +44,9 @@ class Network(nn.Module):
         """Return the energies of a batch."""
         raise NotImplementedError
 
+    def calibrate(self, sample: Graph) -> None:
+        """Set the buffers that depend on a sample of the training frames; most have none."""
+
     def total(self, atomic: Tensor, graph: Graph) -> Tensor:
         """Sum what the network gives for atoms (n_atoms,) to energies (n_structures,)."""
         energies = atomic * self.scale[graph.species] + self.shift[graph.species]
