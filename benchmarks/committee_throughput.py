@@ -8,7 +8,8 @@ ethanol, of aspirin and of a periodic box of 64 waters. TorchANI: ``members_forc
 ensemble, for the box with whichever of its neighbour lists is faster. Both take turns in blocks
 within one process on one thread; times are those of the processor for one replica, medians of
 blocks; the ratio is that of blocks side by side, with its quartiles. Nothing is timed before both
-sides agree. The last column says what a whole committee costs us beside one member alone.
+sides agree. "One by one": the ratio to TorchANI asked for one replica at a time, as an MD program
+asks it. "Committee": what all members cost us, as a multiple of one member alone.
 
 Weights are random, in the shape of ANI-1x, as time does not depend on what a network knows; or,
 with ``--weights``, those published: from a folder that holds ``StateDicts/ani1x_state_dict.pt``
@@ -21,7 +22,10 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,6 +39,7 @@ from alloop.potentials.ani.pretrained import pretrained
 from alloop.potentials.ani.settings import AniSettings
 from alloop.potentials.committee import build_committee
 from alloop.potentials.member import Member
+from alloop.units import EV_PER_HARTREE
 
 BLOCK_SECONDS = 0.4
 BOX = 12.42
@@ -62,15 +67,24 @@ def main() -> None:
     else:
         members = [_member(seed) for seed in range(options.members)]
     rounds = 3 if options.quick else options.rounds
-    print("| system | replicas | ours / ms | TorchANI / ms | ratio (quartiles) | 1 member, x |")
-    print("|---|---|---|---|---|---|")
+    print("| system | replicas | ours / ms | TorchANI / ms | ratio | one by one | committee |")
+    print("|---|---|---|---|---|---|---|")
     for name, atoms, batches in (
         ("ethanol", molecule("CH3CH2OH"), (1, 32, 128)),
         ("aspirin", _aspirin(), (1, 32, 128)),
         ("64 waters, periodic", _water_box(), (1, 8)),
     ):
+        single = 0.0
         for replicas in batches[: 2 if len(atoms) < 100 else 1] if options.quick else batches:
-            print(f"| {name} | {replicas} | {_compare(members, atoms, replicas, rounds)} |")
+            row = _compare(members, atoms, replicas, rounds)
+            single = single or row.theirs
+            low, middle, high = row.ratio
+            print(
+                f"| {name} | {replicas} | {row.ours:.3f} | {row.theirs:.2f}"
+                f" | **{middle:.1f}** ({low:.1f} .. {high:.1f}) | {single / row.ours:.1f}"
+                f" | {row.committee:.2f} |",
+                flush=True,
+            )
 
 
 def _member(seed: int) -> Member:
@@ -102,12 +116,21 @@ def _water_box() -> Atoms:
     return box
 
 
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Milliseconds of one replica, quartiles of their ratio, and members by one member."""
+
+    ours: float
+    theirs: float
+    ratio: tuple[float, float, float]
+    committee: float
+
+
 Answer = tuple[Tensor, Tensor]
 """Energies (n_members, n_replicas) and forces (n_members, n_replicas, n_atoms, 3), eV and Å."""
 
 
-def _compare(members: list[Member], atoms: Atoms, replicas: int, rounds: int) -> str:
-    """Return what belongs into the row of a system."""
+def _compare(members: list[Member], atoms: Atoms, replicas: int, rounds: int) -> Row:
     noise = np.random.default_rng(1).normal(0.0, 0.03, (replicas, len(atoms), 3))
     positions = torch.tensor(atoms.positions + noise)
     ours, alone = _ours(members, atoms, positions), _ours(members[:1], atoms, positions)
@@ -123,7 +146,7 @@ def _compare(members: list[Member], atoms: Atoms, replicas: int, rounds: int) ->
     own, theirs, _ = (1e3 * statistics.median(column) for column in zip(*blocks, strict=True))
     low, middle, high = statistics.quantiles([block[1] / block[0] for block in blocks], n=4)
     share = statistics.median(block[0] / block[2] for block in blocks)
-    return f"{own:.3f} | {theirs:.2f} | **{middle:.1f}** ({low:.1f} .. {high:.1f}) | {share:.2f}"
+    return Row(own, theirs, (low, middle, high), share)
 
 
 def _ours(members: list[Member], atoms: Atoms, positions: Tensor) -> Callable[[], Answer]:
@@ -140,33 +163,29 @@ def _ours(members: list[Member], atoms: Atoms, positions: Tensor) -> Callable[[]
 
 
 def _peers(members: list[Member], atoms: Atoms, positions: Tensor) -> list[Callable[[], Answer]]:
-    """Return the ways to ask TorchANI; its cell list takes one replica at a time."""
-    from torchani.neighbors import CellList
-    from torchani.units import HARTREE_TO_EV
-
+    """Return the ways to ask TorchANI: in periodic cells it can take one replica at a time only."""
     model = to_torchani(members, torch.float32)
     model.requires_grad_(requires_grad=False)
-    with_cells = to_torchani(members, torch.float32)
-    with_cells.requires_grad_(requires_grad=False)
-    with_cells.neighborlist = CellList()
     numbers = torch.tensor(atoms.numbers).repeat(len(positions), 1)
     single = positions.float()
-    lattice = {"cell": torch.tensor(atoms.cell.array).float(), "pbc": torch.tensor(atoms.pbc)}
-    lattice = lattice if atoms.pbc.any() else {}
+    if not atoms.pbc.any():
+        return [lambda: _ask(model, numbers, single)]
+    # Not before the model is built: TorchANI warns about missing extensions when it is imported.
+    from torchani.neighbors import AllPairs, CellList
 
-    def whole() -> Answer:
-        answer = model.members_forces((numbers, single.clone()), **lattice)
-        return answer.energies.detach() * HARTREE_TO_EV, answer.forces * HARTREE_TO_EV
+    cell, pbc = torch.tensor(atoms.cell.array).float(), torch.tensor(atoms.pbc)
 
-    def one_by_one() -> Answer:
-        answers = [
-            with_cells.members_forces((numbers[:1], row[None].clone()), **lattice) for row in single
-        ]
-        energies = torch.cat([answer.energies.detach() for answer in answers], 1)
-        forces = torch.cat([answer.forces for answer in answers], 1)
-        return energies * HARTREE_TO_EV, forces * HARTREE_TO_EV
+    def one_by_one(neighbours: torch.nn.Module) -> Answer:
+        model.neighborlist = neighbours
+        rows = [_ask(model, numbers[:1], row[None], cell, pbc) for row in single]
+        return torch.cat([row[0] for row in rows], 1), torch.cat([row[1] for row in rows], 1)
 
-    return [whole, one_by_one] if lattice else [whole]
+    return [partial(one_by_one, neighbours) for neighbours in (AllPairs(), CellList())]
+
+
+def _ask(model: Any, numbers: Tensor, positions: Tensor, *lattice: Tensor) -> Answer:
+    answer = model.members_forces((numbers, positions.clone()), *lattice)
+    return answer.energies.detach() * EV_PER_HARTREE, answer.forces * EV_PER_HARTREE
 
 
 def _check(ours: Answer, theirs: Answer) -> None:

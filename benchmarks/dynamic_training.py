@@ -56,8 +56,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kind", default="schnet")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=2000, help="of S=1 before the arms part")
-    parser.add_argument("--epochs", type=int, default=4, help="of each of the four stages")
+    parser.add_argument("--steps", type=int, default=1500, help="of S=1 before the arms part")
+    parser.add_argument("--epochs", type=int, default=2, help="of each of the four stages")
     parser.add_argument("--rate", type=float, default=5e-4, help="learning rate after each reset")
     parser.add_argument("--save", type=Path, help="write the numbers as JSON")
     parser.add_argument("--tables", nargs="+", type=Path, help="only print what was saved")
@@ -70,8 +70,6 @@ def main() -> None:
         results = [row for path in options.tables for row in json.loads(path.read_text())]
     else:
         results = _measure(options)
-    if options.save:
-        options.save.write_text(json.dumps(results))
     _print(results)
 
 
@@ -91,6 +89,8 @@ def _measure(options: argparse.Namespace) -> list[dict[str, Any]]:
             settings = DynamicSettings(
                 lengths=lengths,
                 gradient=gradient,
+                stride=2,
+                batch_size=16,
                 epochs_per_stage=options.epochs,
                 learning_rate=options.rate,
                 patience=0,
@@ -104,6 +104,8 @@ def _measure(options: argparse.Namespace) -> list[dict[str, Any]]:
             seconds = time.process_time() - began
             row = _row(seed, arm, refined, judges, seconds, report.epochs[-1].step, unrelated)
             results.append(row | {"validation": [report.before, report.best]})
+        if options.save:
+            options.save.write_text(json.dumps(results))
     return results
 
 

@@ -44,17 +44,17 @@ PROBE = 12
 COMMON: dict[str, Any] = {"batch_size": 10, "epochs": 100_000, "patience": 100_000}
 RECIPES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "ani": ({}, {"batch_size": 16}),
+    "newtonnet": ({"layers": 2}, {"learning_rate": 2e-3}),
+    "hipnn": ({}, {"batch_size": 8}),
+    "equireann": ({}, {"batch_size": 32, "learning_rate": 1e-2}),
+    "reann": ({}, {"batch_size": 32, "learning_rate": 1e-2}),
+    "egnn": ({"sigma": 1.5}, {"batch_size": 8, "learning_rate": 3e-3}),
     "schnet": ({}, {}),
-    "newtonnet": ({}, {}),
-    "reann": ({}, {}),
-    "equireann": ({}, {}),
-    "egnn": ({}, {}),
-    "hipnn": ({}, {}),
 }
 """Settings that differ from those of size small, and of the training."""
 PEERS: dict[str, tuple[str, type, Plan]] = {
-    "hippynn": ("hippynn", Hippynn, Plan(batch_size=10, learning_rate=2e-3)),
-    "mace-torch": ("mace", Mace, Plan(batch_size=5, learning_rate=1e-2)),
+    "hippynn": ("hippynn", Hippynn, Plan(batch_size=10, learning_rate=5e-3)),
+    "mace-torch": ("mace", Mace, Plan(batch_size=5, learning_rate=2e-2)),
 }
 PAPERS: dict[str, dict[str, tuple[float, float]]] = {
     # MD17 (DFT of lower precision than rMD17), 950 training frames; kcal/mol and kcal/mol/Å;

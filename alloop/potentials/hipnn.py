@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from alloop.errors import ModelError
 from alloop.potentials.graphs.architecture import GraphArchitecture
-from alloop.potentials.graphs.blocks import cosine_cutoff, distances, scatter
+from alloop.potentials.graphs.blocks import cosine_cutoff, distances
 from alloop.potentials.graphs.graph import Graph
 from alloop.potentials.graphs.network import Network, Output
 from alloop.potentials.graphs.rows import Rows, product
@@ -62,74 +62,57 @@ class HipnnSettings:
             raise ModelError(f"tensor_order of a HIP-NN is {self.tensor_order!r}, want 0 or 1")
 
 
-class Sensitivities(nn.Module):
-    """Functions s_ν(r) = exp(-((1/r - 1/μ_ν) σ_ν)² / 2) f_c(r) of all interaction layers.
-
-    f_c is the cosine cutoff; μ (Å) and σ (Å) are learned, each layer has its own.
-    """
-
-    def __init__(self, shape: HipnnSettings) -> None:
-        super().__init__()
-        self._cutoff = shape.cutoff
-        n = shape.sensitivities
-        places = torch.linspace(1.0 / shape.longest, 1.0 / shape.shortest, n).reciprocal()
-        self.centres = nn.Parameter(places.repeat(shape.interactions, 1))
-        self.widths = nn.Parameter(torch.full((shape.interactions, n), 2.0 * n * shape.shortest))
-
-    def forward(self, r: Tensor) -> Tensor:
-        """Return the functions of distances (n_pairs,) as (n_pairs, interactions, n)."""
-        off = (r.reciprocal()[:, None, None] - self.centres.reciprocal()) * self.widths
-        return torch.exp(-0.5 * off.square()) * cosine_cutoff(r, self._cutoff)[:, None, None]
-
-
 class Surroundings:
-    """The pairs of a batch as interaction layers sum over them.
+    """The pairs of a batch in rows, one for each atom; free places hold zeros.
 
-    Parameters
+    Attributes
     ----------
-    graph : the batch.
-    n_elements : of the network.
-    sensitivities : (n_pairs, interactions, n_sensitivities), s_ν(r_ij) of each layer.
-    tensors : (n_pairs, n_tensors), T_ij: 1 and perhaps the components of r̂_ij.
+    received, sent : 1/r and f_c(r), both (n_atoms, width, 1), in the rows of the atoms that
+        receive and of those that send; f_c is the cosine cutoff.
+    tensors : (n_atoms, n_tensors, width), 1 and perhaps the components of r̂_ij, as received.
+    tensors_by_element : (n_atoms, n_tensors * n_elements, width), the same where the sender is of
+        an element, 0 elsewhere.
 
     """
 
-    def __init__(
-        self, graph: Graph, n_elements: int, sensitivities: Tensor, tensors: Tensor
-    ) -> None:
-        self._graph, self._n_elements = graph, n_elements
-        self._sensitivities, self._tensors = sensitivities, tensors
-
-    def by_element(self) -> Tensor:
-        """Sum T_ij s_ν(r_ij) of the first layer over the neighbours j of each element.
-
-        Returns (n_atoms, n_tensors, n_elements * n_sensitivities).
-        """
-        graph, n = self._graph, self._n_elements
-        products = self._tensors[:, :, None] * self._sensitivities[:, 0, None]
-        row = graph.centre * n + graph.species[graph.other]
-        sums = scatter(products, row, graph.n_atoms * n)
-        return sums.view(graph.n_atoms, n, *products.shape[1:]).transpose(1, 2).flatten(2)
-
-    def by_neighbour(self, layer: int, sent: Tensor) -> Tensor:
-        """Sum T_ij s_ν(r_ij) y_jν over neighbours and ν for what atoms send, y (n_atoms, ν, n_out).
-
-        Returns (n_atoms, n_tensors, n_out).
-        """
-        messages = product(self._sent[layer - 1], sent).flatten(0, 1)
-        received = messages.index_select(0, self._source).view(*self._rows, sent.shape[2])
-        return product(self._received, received)
-
-    def arrange(self) -> None:
-        """Prepare ``by_neighbour``."""
-        graph = self._graph
+    def __init__(self, graph: Graph, shape: HipnnSettings, n_elements: int) -> None:
         senders, receivers = Rows(graph.other, graph.n_atoms), Rows(graph.centre, graph.n_atoms)
-        self._sent = senders.spread(self._sensitivities[:, 1:]).movedim(2, 0).contiguous()
-        self._received = receivers.spread(self._tensors).transpose(1, 2)
+        r = distances(graph)
+        radial = torch.stack([r.reciprocal(), cosine_cutoff(r, shape.cutoff)], 1)
+        self.received = receivers.spread(radial).split(1, -1)
+        self.sent = senders.spread(radial).split(1, -1)
+        tensors = torch.ones_like(r)[:, None]
+        if shape.tensor_order:
+            tensors = torch.cat([tensors, graph.vectors / r[:, None]], 1)
+        elements = torch.eye(n_elements, dtype=r.dtype)[graph.species[graph.other]]
+        self.tensors = receivers.spread(tensors).transpose(1, 2)
+        by_element = (tensors[:, :, None] * elements[:, None]).flatten(1)
+        self.tensors_by_element = receivers.spread(by_element).transpose(1, 2)
         # Free places read any message and give it no weight.
         self._source = torch.zeros(graph.n_atoms * receivers.width, dtype=torch.int64)
         self._source[receivers.place] = senders.place
-        self._rows = graph.n_atoms, receivers.width
+
+    def deliver(self, messages: Tensor) -> Tensor:
+        """Return messages (n_atoms, width, n) of the rows of senders in the rows of receivers."""
+        n_atoms, width = self.received[0].shape[:2]
+        there = messages.flatten(0, 1).index_select(0, self._source)
+        return there.view(n_atoms, width, messages.shape[2])
+
+
+class Sensitivities(nn.Module):
+    """Functions s_ν(r) = exp(-((1/r - 1/μ_ν) σ_ν)² / 2) f_c(r); μ and σ (Å) are learned."""
+
+    def __init__(self, shape: HipnnSettings) -> None:
+        super().__init__()
+        n = shape.sensitivities
+        places = torch.linspace(1.0 / shape.longest, 1.0 / shape.shortest, n)
+        self.centres = nn.Parameter(places.reciprocal())
+        self.widths = nn.Parameter(torch.full((n,), 2.0 * n * shape.shortest))
+
+    def forward(self, inverse: Tensor, cutoff: Tensor) -> Tensor:
+        """Return (..., n) from 1/r and f_c(r), both (..., 1)."""
+        off = torch.addcmul(-self.widths / self.centres, inverse, self.widths)
+        return torch.exp(-0.5 * off.square()) * cutoff
 
 
 class Interaction(nn.Module):
@@ -141,22 +124,40 @@ class Interaction(nn.Module):
     def __init__(self, n_in: int, n_out: int, shape: HipnnSettings) -> None:
         super().__init__()
         n = shape.sensitivities
+        self.sensitivities = Sensitivities(shape)
         self.weights = nn.Parameter(torch.randn(n_in, n, n_out) / math.sqrt(5.0 * n_in))
         self.itself = nn.Linear(n_in, n_out)
         self.norms = nn.Parameter(torch.randn(n_out)) if shape.tensor_order else None
 
-    def forward(self, x: Tensor, layer: int, around: Surroundings) -> Tensor:
+    def forward(self, x: Tensor, around: Surroundings) -> Tensor:
         """Return (n_atoms, n_out) from the features (n_atoms, n_in)."""
-        n_in, n, n_out = self.weights.shape
-        if layer == 0:
-            sums = around.by_element() @ self.weights.view(-1, n_out)
-        else:
-            sent = x @ self.weights.view(n_in, -1)
-            sums = around.by_neighbour(layer, sent.view(-1, n, n_out))
-        z: Tensor = self.itself(x) + sums[:, 0]
+        z: Tensor = self.itself(x)
+        sums = self.sums(x, around)
         if self.norms is None:
-            return z
-        return z + self.norms * (sums[:, 1:].square().sum(1) + _CUSP).sqrt()
+            return z + sums[:, 0]
+        parts: tuple[Tensor, ...] = sums.split((1, 3), 1)
+        return z + parts[0][:, 0] + self.norms * (parts[1].square().sum(1) + _CUSP).sqrt()
+
+    def sums(self, x: Tensor, around: Surroundings) -> Tensor:
+        """Return Σ_j m_ij and, of order 1, Σ_j m_ij r̂_ij, (n_atoms, 1 or 4, n_out)."""
+        n_in, n, n_out = self.weights.shape
+        sent = (x @ self.weights.view(n_in, n * n_out)).view(-1, n, n_out)
+        messages = product(self.sensitivities(*around.sent), sent)
+        return product(around.tensors, around.deliver(messages))
+
+
+class FirstInteraction(Interaction):
+    """The same where x_j is 1 for the element of j and else 0.
+
+    Sensitivities are summed over the neighbours of each element before they are multiplied by V.
+    """
+
+    def sums(self, x: Tensor, around: Surroundings) -> Tensor:
+        """Return what ``Interaction.sums`` does."""
+        n_elements, n, n_out = self.weights.shape
+        sums = product(around.tensors_by_element, self.sensitivities(*around.received))
+        rows = sums.view(-1, n_elements * n) @ self.weights.view(n_elements * n, n_out)
+        return rows.view(len(x), -1, n_out)
 
 
 class Residual(nn.Module):
@@ -176,16 +177,16 @@ class Residual(nn.Module):
 class Block(nn.Module):
     """An interaction layer and layers on single atoms, all residual."""
 
-    def __init__(self, n_in: int, shape: HipnnSettings) -> None:
+    def __init__(self, interaction: Interaction, shape: HipnnSettings) -> None:
         super().__init__()
-        n = shape.features
-        self.interaction = Interaction(n_in, n, shape)
+        n, n_in = shape.features, len(interaction.weights)
+        self.interaction = interaction
         self.onsite = nn.ModuleList(nn.Linear(n, n) for _ in range(shape.onsite))
         self.residuals = nn.ModuleList(Residual(width, n) for width in (n_in, *[n] * shape.onsite))
 
-    def forward(self, x: Tensor, layer: int, around: Surroundings) -> Tensor:
+    def forward(self, x: Tensor, around: Surroundings) -> Tensor:
         """Return (n_atoms, features)."""
-        x = self.residuals[0](x, self.interaction(x, layer, around))
+        x = self.residuals[0](x, self.interaction(x, around))
         for onsite, residual in zip(self.onsite, self.residuals[1:], strict=True):
             x = residual(x, onsite(x))
         return x
@@ -196,13 +197,11 @@ class Hipnn(Network):
 
     def __init__(self, shape: HipnnSettings, n_elements: int) -> None:
         super().__init__(n_elements)
-        self._n_elements, self._tensors = n_elements, shape.tensor_order == 1
-        self.sensitivities = Sensitivities(shape)
-        n = shape.features
-        self.blocks = nn.ModuleList(
-            Block(n if k else n_elements, shape) for k in range(shape.interactions)
-        )
-        self.readout = nn.ModuleList(nn.Linear(n, 1) for _ in range(shape.interactions))
+        self._shape, self._n_elements, n = shape, n_elements, shape.features
+        first = FirstInteraction(n_elements, n, shape)
+        later = [Interaction(n, n, shape) for _ in range(shape.interactions - 1)]
+        self.blocks = nn.ModuleList(Block(layer, shape) for layer in (first, *later))
+        self.readout = nn.ModuleList(nn.Linear(n, 1) for _ in self.blocks)
 
     def forward(self, graph: Graph) -> Output:
         """Return the energies of a batch, and their non-hierarchicality as the penalty."""
@@ -214,23 +213,13 @@ class Hipnn(Network):
 
         They are in units of ``scale``.
         """
-        around = self._surroundings(graph)
+        around = Surroundings(graph, self._shape, self._n_elements)
         x = torch.eye(self._n_elements, dtype=graph.vectors.dtype)[graph.species]
         terms = []
-        for layer, (block, readout) in enumerate(zip(self.blocks, self.readout, strict=True)):
-            x = block(x, layer, around)
+        for block, readout in zip(self.blocks, self.readout, strict=True):
+            x = block(x, around)
             terms.append(readout(x))
         return torch.cat(terms, 1)
-
-    def _surroundings(self, graph: Graph) -> Surroundings:
-        r = distances(graph)
-        tensors = torch.ones_like(r)[:, None]
-        if self._tensors:
-            tensors = torch.cat([tensors, graph.vectors / r[:, None]], 1)
-        around = Surroundings(graph, self._n_elements, self.sensitivities(r), tensors)
-        if len(self.blocks) > 1:
-            around.arrange()
-        return around
 
     def _penalty(self, terms: Tensor, graph: Graph) -> Tensor:
         """Return Σ_i Σ_n (E_i^n)² / ((E_i^n)² + (E_i^(n-1))²) of each structure, n from 2.
@@ -259,5 +248,5 @@ HIPNN = GraphArchitecture(
     },
     Hipnn,
     learning_rate=1e-2,
-    frozen=(r"^sensitivities", r"^blocks\.0\."),
+    frozen=(r"^blocks\.0\.",),
 )

@@ -182,5 +182,6 @@ NEWTONNET = GraphArchitecture(
         "v1": NewtonNetSettings("v1", features=128),
     },
     NewtonNet,
+    learning_rate=4e-3,
     frozen=(r"^embedding", r"^layers\.[01]\."),
 )

@@ -58,8 +58,8 @@ class ReannSettings:
         through from afar.
     envelope : the cutoff function: "cosine", squared, as published, or "polynomial" of power 6,
         which lets more through from afar.
-    readout : "last" reads the energy from the last ρ, as published; "all" adds what networks
-        read from the ρ of every iteration.
+    readout : "last" reads the energy from the last ρ, as published; "all" adds what other networks
+        read from the earlier ones.
 
     Raises
     ------
@@ -104,19 +104,25 @@ class ElementNetworks(nn.Module):
         self.register_buffer("mean", torch.zeros(n_elements, 1, widths[0]))
         self.register_buffer("whitening", torch.eye(widths[0]).repeat(n_elements, 1, 1))
 
-    def forward(self, x: Tensor, species: Tensor) -> Tensor:
-        """Return (n_atoms, n_out): what the network of each atom's element makes of its row."""
+    def forward(self, x: Tensor, belongs: Tensor) -> Tensor:
+        """Return what the network of each atom's element makes of its row, (n_atoms, n_out).
+
+        ``belongs`` (n_elements, n_atoms, 1) is 1 for the element of an atom and 0 for others.
+        """
         first = self.whitening @ self.weights[0]
         # All networks for all atoms: for few elements that costs less than to sort the atoms.
         h = torch.baddbmm(self.biases[0] - self.mean @ first, x.expand(len(first), *x.shape), first)
-        for weight, bias in zip(self.weights[1:], self.biases[1:], strict=True):
+        # Slices of a ParameterList are new parameters, which a fit would never move.
+        for weight, bias in zip(list(self.weights)[1:], list(self.biases)[1:], strict=True):
             h = torch.baddbmm(bias, nn.functional.silu(h), weight)
-        return h[species, torch.arange(len(species))]
+        return (h * belongs).sum(0)
 
-    def adapt(self, x: Tensor, species: Tensor) -> None:
+    def adapt(self, x: Tensor, belongs: Tensor) -> None:
         """Fix the scale of the inputs by a sample x (n_atoms, n_in), for each element in it."""
-        for element in torch.unique(species).tolist():
-            rows = x[species == element]
+        for element, atoms in enumerate(belongs[:, :, 0].bool()):
+            if not atoms.any():
+                continue
+            rows = x[atoms]
             mean = rows.mean(0)
             variances, directions = torch.linalg.eigh((rows - mean).T @ (rows - mean) / len(rows))
             largest = torch.maximum(variances[-1], _LEAST_SPREAD * mean.square().sum())
@@ -125,9 +131,23 @@ class ElementNetworks(nn.Module):
             self.whitening[element] = (directions * scale) @ directions.T
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Pairs:
+    """What all iterations need of the pairs.
+
+    ``orbitals`` (n_pairs, n_monomials * gaussians) are φ f_c with the φ of equation 2,
+    ``envelope`` (n_pairs, 1) is f_c.
+    """
+
+    graph: Graph
+    orbitals: Tensor
+    envelope: Tensor
+
+
 class Reann(Network):
     """The network; see ``ReannSettings``. With ``equivariant`` orbitals travel too: EquiREANN."""
 
+    elements: Tensor
     multinomials: Tensor
     by_angle: Tensor
     by_radius: Tensor
@@ -156,67 +176,73 @@ class Reann(Network):
         by_l = [list(combinations_with_replacement(range(3), k)) for k in range(shape.l_max + 1)]
         self._counts = [len(powers) for powers in by_l]
         self._powers = list(chain.from_iterable(by_l))
-        counts = torch.tensor([float(_multinomial(power)) for power in self._powers])
-        self.register_buffer("multinomials", counts, persistent=False)
-        # An orbital is the product of a monomial and a Gaussian. These matrices spread the factors
-        # over all products: in rows as long as that, multiplications and sums run at full speed.
-        spread = torch.eye(len(self._powers)).repeat_interleave(n, 1)
-        self.register_buffer("by_angle", spread, persistent=False)
-        self.register_buffer("by_radius", torch.eye(n).repeat(1, len(spread)), persistent=False)
+        weights = torch.tensor([float(_multinomial(power)) for power in self._powers])
+        # An orbital is the product of a monomial and a Gaussian. The last two matrices spread the
+        # factors over all products: multiplications and sums are fastest in such long rows.
+        for name, constant in (
+            ("elements", torch.eye(n_elements)),
+            ("multinomials", weights),
+            ("by_angle", torch.eye(len(weights)).repeat_interleave(n, 1)),
+            ("by_radius", torch.eye(n).repeat(1, len(weights))),
+        ):
+            self.register_buffer(name, constant, persistent=False)
 
     def forward(self, graph: Graph) -> Output:
         """Return the energies of a batch."""
-        phi, envelope = self._orbitals(graph)
-        c = self.coefficients[graph.species]
-        psi = travelling = c.new_zeros(())
-        densities: list[Tensor] = []
-        for t in range(len(self.updates) + 1):
-            if t:
-                c = c + torch.tanh(self.updates[t - 1](densities[-1], graph.species))
-                travelling = travelling + psi
-            factors = c @ self.by_radius
-            sent = factors[graph.other] * phi
-            if t and self._equivariant:
-                sent = sent + (factors * travelling)[graph.other] * envelope
-            psi = scatter(sent, graph.centre, graph.n_atoms)
+        belongs = self.elements.index_select(1, graph.species)[:, :, None]
+        pairs = self._pairs(graph)
+        c = self.coefficients.index_select(0, graph.species)
+        psi = self._gather(pairs, c, None)
+        travelling = torch.zeros_like(psi)
+        densities = [self._density(psi, 0)]
+        for t, update in enumerate(self.updates, start=1):
+            # Bounded: what is far from the training frames must not grow with every iteration.
+            c = c + torch.tanh(update(densities[-1], belongs))
+            travelling = travelling + psi
+            psi = self._gather(pairs, c, travelling if self._equivariant else None)
             densities.append(self._density(psi, t))
         read = zip(self.readouts, densities[-len(self.readouts) :], strict=True)
-        atomic = torch.stack([network(rho, graph.species) for network, rho in read]).sum((0, 2))
+        atomic = torch.cat([readout(rho, belongs) for readout, rho in read], 1).sum(1)
         return Output(self.total(atomic, graph))
 
     @torch.no_grad()
-    def calibrate(self, graph: Graph) -> None:
+    def calibrate(self, sample: Graph) -> None:
         """Fix the scale of what the networks see by a sample of structures."""
         hooks = [
             module.register_forward_pre_hook(_adapt)
             for module in self.modules()
             if isinstance(module, ElementNetworks)
         ]
-        self.double()(replace(graph, vectors=graph.vectors.double()))
-        self.to(graph.vectors.dtype)
+        self.double()(replace(sample, vectors=sample.vectors.double()))
+        self.to(sample.vectors.dtype)
         for hook in hooks:
             hook.remove()
 
-    def _orbitals(self, graph: Graph) -> tuple[Tensor, Tensor]:
-        """Return the orbitals φ f_c of each pair and its cutoff function f_c (n_pairs, 1).
-
-        The orbitals (n_pairs, n_monomials * gaussians) are those of equation 2.
-        """
+    def _pairs(self, graph: Graph) -> _Pairs:
         r = distances(graph)
         envelope = (
             polynomial_cutoff(r, self._cutoff, 6)
             if self._polynomial
             else cosine_cutoff(r, self._cutoff).square()
-        )
-        species = graph.species[graph.other]
-        gaussians = (-self.exponents[species] * (r[:, None] - self.centres[species]).square()).exp()
+        )[:, None]
+        species = graph.species.index_select(0, graph.other)
+        centres, exponents = (x.index_select(0, species) for x in (self.centres, self.exponents))
+        gaussians = (-exponents * (r[:, None] - centres).square()).exp() * envelope
         axes = graph.vectors.unbind(1)
         monomials: dict[tuple[int, ...], Tensor] = {(): torch.ones_like(r)}
         for power in self._powers[1:]:
             monomials[power] = monomials[power[:-1]] * axes[power[-1]]
         angular = torch.stack(list(monomials.values()), 1)
-        envelope = envelope[:, None]
-        return (angular @ self.by_angle) * ((gaussians * envelope) @ self.by_radius), envelope
+        return _Pairs(graph, (angular @ self.by_angle) * (gaussians @ self.by_radius), envelope)
+
+    def _gather(self, pairs: _Pairs, c: Tensor, travelling: Tensor | None) -> Tensor:
+        """Return ψ (n_atoms, n_monomials * gaussians) by equation 4 or, with orbitals, 5."""
+        graph, factors = pairs.graph, c @ self.by_radius
+        sent = factors.index_select(0, graph.other) * pairs.orbitals
+        if travelling is not None:
+            arriving = (factors * travelling).index_select(0, graph.other)
+            sent = sent + arriving * pairs.envelope
+        return scatter(sent, graph.centre, graph.n_atoms)
 
     def _density(self, psi: Tensor, t: int) -> Tensor:
         """Return ρ (n_atoms, orbitals) of ψ (n_atoms, n_monomials * gaussians); equation 6."""
@@ -241,10 +267,18 @@ def _adapt(network: nn.Module, inputs: tuple[Tensor, Tensor]) -> None:
         network.adapt(*inputs)
 
 
-def _sizes() -> dict[str, ReannSettings]:
-    published = ReannSettings(cutoff=6.0, width=16, readout="last")
-    return {"small": ReannSettings(), "paper": published}
+def _architecture(name: str, *, equivariant: bool) -> GraphArchitecture[ReannSettings]:
+    return GraphArchitecture(
+        name,
+        {
+            "small": ReannSettings(),
+            "paper": ReannSettings(cutoff=6.0, width=16, readout="last"),
+        },
+        partial(Reann, equivariant=equivariant),
+        learning_rate=1e-2,
+        frozen=(r"^(centres|exponents|coefficients|contractions)$", r"^updates\."),
+    )
 
 
-REANN = GraphArchitecture("reann", _sizes(), partial(Reann, equivariant=False))
-EQUIREANN = GraphArchitecture("equireann", _sizes(), partial(Reann, equivariant=True))
+REANN = _architecture("reann", equivariant=False)
+EQUIREANN = _architecture("equireann", equivariant=True)

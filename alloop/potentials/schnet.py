@@ -106,5 +106,6 @@ SCHNET = GraphArchitecture(
         "paper": SchNetSettings(features=128, interactions=5, basis=50),
     },
     SchNet,
+    learning_rate=1e-2,
     frozen=(r"^embedding", r"^interactions\.[01]\."),
 )

@@ -150,10 +150,10 @@ def mepa(
 
     The error of a step is the sum over elements of the mean absolute error of force components
     against the reference trajectory at the same time, averaged over starts; equations 11 and 13.
-    Positions go wrong along with forces, and molecules are chaotic:
-    after some hundred femtoseconds the error tells how different the forces of two unrelated times
-    are, whatever the potential. It is infinite once the forces of a motion are not finite.
-    Parameters and errors: see :func:`rollout_errors`.
+    Positions go wrong along with forces, and molecules are chaotic: after some hundred femtoseconds
+    the error tells how different the forces of two unrelated times are, whatever the potential. It
+    is infinite once the forces of a motion are not finite. Parameters and errors: see
+    :func:`rollout_errors`.
     """
     mean: NDArray[np.float64] = rollout_errors(member, trajectories, n_frames).mean(axis=0)
     return mean

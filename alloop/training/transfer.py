@@ -58,6 +58,10 @@ class Transfer:
         ``layout`` is that of the potential in training, ``frozen`` what "auto" stands for.
         Raises TrainingError if a pattern finds no weight, or nothing is left to train.
         """
+        if AUTO in self.freeze and not frozen:
+            raise TrainingError(
+                f"{AUTO!r} freezes nothing: the architecture makes no choice; name weights"
+            )
         freeze = [p for f in self.freeze for p in (frozen if f == AUTO else (f,))]
         for pattern in (*freeze, *self.layer_rates):
             if not any(re.search(pattern, name) for name in layout):

@@ -11,6 +11,7 @@ from alloop.dynamics.health import HealthLimits
 from alloop.dynamics.initial import maxwell_boltzmann
 from alloop.dynamics.md import MdSettings, run_md
 from alloop.potentials.architectures import architecture
+from alloop.potentials.committee import build_committee
 from alloop.potentials.fitting import FrameGroup
 from alloop.potentials.member import Member
 from alloop.training.segments import NveTrajectory
@@ -74,3 +75,11 @@ def member_of(kind: str, elements=(1, 6, 8), scale=1.0, seed=7) -> Member:
         "springs",
         {},
     )
+
+
+def member_with_forces(kind: str, size: float, numbers, positions, cell=None, seed=7) -> Member:
+    """Return a random member whose forces at a geometry are of some ``size`` eV/Å."""
+    weak = build_committee([member_of(kind, seed=seed)], dtype=torch.float64)
+    lattice = None if cell is None else torch.tensor(cell)
+    said = weak.evaluate(numbers, torch.tensor(positions[None]), forces="mean", cell=lattice)
+    return member_of(kind, scale=size / float(said.forces.square().mean().sqrt()), seed=seed)

@@ -19,17 +19,21 @@ from alloop.training.dynamic import DynamicSettings, refine
 from alloop.training.rollouts import SegmentLoss, follow, mepa, rollout_errors
 from alloop.training.segments import NveTrajectory, Segments, groups_of
 from alloop.units import KINETIC
-from tests.physics.dynamics_committees import WATER, WATER_MASSES, morse_water
-from tests.physics.motion_samples import ATOMS, member_of, water_trajectories
+from tests.physics.dynamics_committees import WATER, WATER_AT, WATER_MASSES, morse_water
+from tests.physics.motion_samples import ATOMS, member_of, member_with_forces, water_trajectories
 
 NEEDS_MACE = pytest.mark.skipif(find_spec("mace") is None, reason="mace-torch is not installed")
 EVERY = [pytest.param(k, marks=NEEDS_MACE if k == "mace" else ()) for k in ARCHITECTURES]
 STARTS = torch.tensor([3, 11, 30])
 
 
+def water_member(kind):
+    return member_with_forces(kind, 1.0, WATER, WATER_AT)
+
+
 def loss_of(kind, trajectories, gradient="bptt", dtype=torch.float64):
     """Return the loss of a member with random weights, and its parameters."""
-    member, model = member_of(kind), architecture(kind)
+    member, model = water_member(kind), architecture(kind)
     trainable = GraphTrainable(
         model.network(member, dtype), groups_of(trajectories), member.elements, model.cutoff(member)
     )
@@ -80,7 +84,7 @@ def test_detached_gradient_is_the_sum_over_frames_taken_as_given(kind):
 
 def single_frame_gradients(kind, parameters, trajectory, length):
     """Yield the gradient of the error of each frame, with the textbook form of the integrator."""
-    member, model = member_of(kind), architecture(kind)
+    member, model = water_member(kind), architecture(kind)
     network, cutoff = model.network(member, torch.float64), model.cutoff(member)
     frames, flags = torch.arange(len(STARTS)), torch.ones(len(STARTS), dtype=torch.bool)
     x = torch.tensor(trajectory.positions[STARTS])
@@ -169,10 +173,9 @@ def strong(kind, seed=7):
     """Return a member whose forces in the crystal are of some 0.5 eV/Å."""
     atoms = bulk("C", "diamond", a=3.4)
     atoms.rattle(0.25, seed=1)
-    weak = build_committee([member_of(kind, seed=seed)])
-    positions, cell = torch.tensor(atoms.positions[None]), torch.tensor(atoms.cell.array)
-    forces = weak.evaluate(atoms.numbers, positions, forces="mean", cell=cell).forces
-    return member_of(kind, scale=0.5 / float(forces.square().mean().sqrt()), seed=seed)
+    return member_with_forces(
+        kind, 0.5, atoms.numbers, atoms.positions, atoms.cell.array, seed=seed
+    )
 
 
 def crystal(member, n_frames=10, seed=2):
@@ -282,3 +285,7 @@ def test_compositions_and_time_steps_mix():
         for one, start in ((water[0], 2), (coarse[0], 5), (cell, 1))
     ]
     assert together == pytest.approx(np.mean(alone), rel=1e-10)
+    member = member_of("schnet")
+    errors = rollout_errors(member, [*water, *coarse, cell], 10)
+    separate = [rollout_errors(member, [one], 10) for one in (*water, *coarse, cell)]
+    np.testing.assert_allclose(errors, np.concatenate(separate), rtol=1e-4)

@@ -6,12 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from ase import Atoms
 from scipy.spatial.transform import Rotation
 
 from alloop.errors import ModelError
 from alloop.potentials.graphs.network import differentiate
 from alloop.potentials.graphs.rows import Product, ProductOfTransposed, ProductWithTransposed, Rows
-from alloop.potentials.hipnn import HIPNN, Hipnn, HipnnSettings, Sensitivities
+from alloop.potentials.hipnn import HIPNN, Hipnn, HipnnSettings, Sensitivities, Surroundings
 from tests.physics.graph_samples import (
     ELEMENTS,
     energies_of,
@@ -36,7 +37,9 @@ def network_of(shape, seed=0):
         # So that it matters which element and which layer each of them belongs to.
         network.scale.copy_(torch.tensor([1.0, 0.8, 1.2]))
         network.shift.copy_(torch.tensor([0.1, -0.2, 0.3]))
-        network.sensitivities.widths.mul_(0.8 + 0.4 * torch.rand_like(network.sensitivities.widths))
+        for block in network.blocks:
+            widths = block.interaction.sensitivities.widths
+            widths.mul_(0.8 + 0.4 * torch.rand_like(widths))
     return network
 
 
@@ -55,7 +58,8 @@ def terms_written_out(network, shape, graph):
     terms = []
     for n in range(shape.interactions):
         v = w[f"blocks.{n}.interaction.weights"]
-        mu, sigma = w["sensitivities.centres"][n], w["sensitivities.widths"][n]
+        mu = w[f"blocks.{n}.interaction.sensitivities.centres"]
+        sigma = w[f"blocks.{n}.interaction.sensitivities.widths"]
         scalars = np.zeros((len(x), shape.features))
         vectors = np.zeros((len(x), 3, shape.features))
         for i, j, vector in zip(graph.centre, graph.other, graph.vectors.detach(), strict=True):
@@ -80,14 +84,16 @@ def terms_written_out(network, shape, graph):
 
 def test_sensitivities_by_hand():
     """Of two functions with maxima at 1 and 2 Å, at 1.5 Å of a cutoff of 3 Å."""
-    shape = replace(TINY, interactions=1, sensitivities=2, shortest=1.0, longest=2.0, cutoff=3.0)
+    shape = replace(TINY, sensitivities=2, shortest=1.0, longest=2.0, cutoff=3.0)
     functions = Sensitivities(shape).double()
-    assert functions.centres.tolist() == [[2.0, 1.0]]
-    assert functions.widths.tolist() == [[4.0, 4.0]]
+    assert functions.centres.tolist() == [2.0, 1.0]
+    assert functions.widths.tolist() == [4.0, 4.0]
+    graph = graph_of(Atoms([6, 8], [[0.0, 0.0, 0.0], [0.0, 0.0, 1.5]]), cutoff=3.0)
     # 1/1.5 - 1/2 = 1/6 and 1/1.5 - 1 = -1/3; halfway to the cutoff half is left.
     expected = [0.5 * math.exp(-0.5 * (4 / 6) ** 2), 0.5 * math.exp(-0.5 * (4 / 3) ** 2)]
-    assert functions(torch.tensor([1.5]))[0, 0].tolist() == pytest.approx(expected)
-    assert functions(torch.tensor([3.0, 3.1])).abs().max() < 1e-12
+    around = Surroundings(graph, shape, len(ELEMENTS))
+    for radial in (around.sent, around.received):
+        assert functions(*radial).tolist() == [[pytest.approx(expected)]] * 2
 
 
 @ORDERS
@@ -231,8 +237,8 @@ def copied_from(theirs, energy, shape):
             ours.interaction.itself.load_state_dict(layer.selfint.state_dict())
             if shape.tensor_order:
                 ours.interaction.norms.copy_(layer.vecscales)
-            network.sensitivities.centres[n] = layer.sensitivity.mu[0]
-            network.sensitivities.widths[n] = layer.sensitivity.sigma[0]
+            ours.interaction.sensitivities.centres.copy_(layer.sensitivity.mu[0])
+            ours.interaction.sensitivities.widths.copy_(layer.sensitivity.sigma[0])
             for k, residual in enumerate(block):
                 ours.residuals[k].outward.load_state_dict(residual.res_layer.state_dict())
                 if residual.needs_size_adjust:

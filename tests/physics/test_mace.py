@@ -35,6 +35,7 @@ def test_without_the_package_it_says_what_to_install(monkeypatch):
         MACE.trainable([GROUP], ELEMENTS, settings, levels, scale=1.0, seed=1, start=None)
 
 
+@needs_mace
 def test_it_is_not_imported_before_it_is_wanted():
     program = (
         "import sys, alloop.potentials.architectures\n"

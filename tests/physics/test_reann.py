@@ -78,9 +78,8 @@ def test_who_sees_ends_turn_that_no_atom_has_both_in_reach(
         coefficient=1.0,
         sample=[ethanol(), *turned],
     )
-    energies = energies_of(model, *turned, cutoff=cutoff)
-    spread = np.ptp(energies) / abs(energies).mean()
-    assert spread > 1e-7 if sees else spread < 1e-12
+    spread = np.ptp(energies_of(model, *turned, cutoff=cutoff))  # eV; atoms have up to 0.1
+    assert spread > 1e-6 if sees else spread < 1e-13
 
 
 def test_published_sizes_have_the_published_parameters():
@@ -141,14 +140,11 @@ def _by_loops(model, atoms, equivariant, envelope, cutoff=4.0):
             d = weights["contractions"][t if equivariant else 0, sum(power)]
             rho += weight * (psi[power] @ d) ** 2
         psis.append(psi)
-        energy += sum(
-            _perceptron(weights, f"readouts.{t}", species[i], rho[i])[0] for i in range(n)
-        )
+        name = f"readouts.{t}"
+        energy += sum(_perceptron(weights, name, species[i], rho[i])[0] for i in range(n))
         if t < 2:
-            corrections = [
-                _perceptron(weights, f"updates.{t}", species[i], rho[i]) for i in range(n)
-            ]
-            c = c + np.tanh(corrections)
+            name = f"updates.{t}"
+            c = c + np.tanh([_perceptron(weights, name, species[i], rho[i]) for i in range(n)])
     return energy
 
 
@@ -210,20 +206,21 @@ def test_energy_is_smooth_at_the_cutoff(equivariant, envelope):
     energy, force, curvature = jumps_at_cutoff(model, 3.0)
     assert energy < 1e-12
     assert force < 1e-9
-    assert curvature < 1e-2
+    # Over the 1e-3 Å of the difference the polynomial, whose third derivative jumps, is left.
+    assert curvature < (1e-3 if envelope == "cosine" else 0.1)
 
 
 def test_networks_see_their_sample_centred_and_on_a_like_scale():
     sample = [ethanol(seed) for seed in range(30)]
     model = network(True, sample=sample)
     inputs = []
-    hook = model.readouts[2].register_forward_hook(lambda *call: inputs.append(call[1]))
+    hook = model.readouts[-1].register_forward_hook(lambda *call: inputs.append(call[1]))
     energies_of(model, *sample, cutoff=4.0)
     hook.remove()
-    rho, species = inputs[0][0].detach(), inputs[0][1]
+    rho, belongs = inputs[0][0].detach(), inputs[0][1]
     for element in range(3):
-        rows = rho[species == element] - model.readouts[2].mean[element]
-        white = rows @ model.readouts[2].whitening[element]
+        rows = rho[belongs[element, :, 0] == 1.0] - model.readouts[-1].mean[element]
+        white = rows @ model.readouts[-1].whitening[element]
         assert float(white.mean(0).abs().max()) < 1e-6
         spreads = torch.linalg.eigvalsh(white.T @ white / len(white)).sqrt()
         # The largest is 1; REANN's own descriptors span eight orders of magnitude.
@@ -233,7 +230,8 @@ def test_networks_see_their_sample_centred_and_on_a_like_scale():
 
 def test_elements_that_the_sample_lacks_keep_their_scale():
     networks = ElementNetworks(2, (3, 4, 1)).double()
-    networks.adapt(torch.randn(5, 3, dtype=torch.float64), torch.zeros(5, dtype=torch.int64))
+    belongs = torch.tensor([1.0, 0.0]).double()[:, None, None].expand(2, 5, 1)
+    networks.adapt(torch.randn(5, 3, dtype=torch.float64), belongs)
     assert not torch.equal(networks.whitening[0], torch.eye(3, dtype=torch.float64))
     assert torch.equal(networks.whitening[1], torch.eye(3, dtype=torch.float64))
 

@@ -124,6 +124,22 @@ def test_atoms_take_up_what_networks_cannot_know(poor):
         assert found == pytest.approx(sum(n * shift[z] for z, n in counts.items()), abs=1e-6)
 
 
+def test_networks_and_atoms_may_share_the_energy_as_they_like(poor):
+    """30 eV of each carbon atom moved into the networks of the start change nothing."""
+    shifted = replace(
+        poor,
+        weights={**poor.weights, "C.3.bias": poor.weights["C.3.bias"] + 30.0},
+        atom_energies={**poor.atom_energies, 6: poor.atom_energies[6] - 30.0},
+    )
+    data, given = labelled(["CH4"], 10, seed=5), {"level": "better", "transfer": Transfer()}
+    base, before = train(data, STILL, start=poor, **given)
+    member, report = train(data, STILL, start=shifted, **given)
+    assert report.validation.energy == pytest.approx(before.validation.energy, rel=1e-2)
+    for z in (1, 6):
+        change = base.atom_energies[z] - poor.atom_energies[z]
+        assert member.atom_energies[z] - shifted.atom_energies[z] == pytest.approx(change, abs=1e-3)
+
+
 def test_atomic_energies_that_are_given_are_kept(poor):
     data = labelled(["CH3OH"], 5, atoms=BETTER)
     given = {"start": poor, "transfer": Transfer(), "atom_energies": BETTER}
@@ -193,6 +209,11 @@ def test_transfers_that_make_no_sense_are_refused(poor, transfer, message):
         train(labelled(["CH4"], 5), level="better", start=poor, transfer=transfer())
 
 
+def test_an_architecture_without_a_choice_has_no_auto():
+    with pytest.raises(TrainingError, match="'auto' freezes nothing"):
+        Transfer(("auto",)).rates({"C.0.weight": slice(0, 3)}, ())
+
+
 def test_a_transfer_from_nothing_is_refused():
     with pytest.raises(TrainingError, match="needs a member to start from"):
         train(labelled(["CH4"], 5), transfer=Transfer())
@@ -214,7 +235,7 @@ def test_levels_share_the_body_and_have_their_own_heads(kind):
     head = model.head(one.settings, one.elements)
     layout = potential(kind, data[0][1]).layout
     own = {n for n, r in zip(layout, named(layout, head), strict=True) if r}
-    assert moved(one, two) == own
+    assert {"scale", "shift", "C.3.weight"} & own <= moved(one, two) <= own
     assert 0 < len(own) < len(layout)
     assert (report.training.n_frames, report.validation.n_frames) == (12, 2)
 
@@ -255,6 +276,25 @@ def test_each_frame_is_predicted_with_the_head_of_its_level():
     (slope,) = torch.autograd.grad(mixed.energies[1], theta)
     assert float(slope[n:].abs().max()) == 0.0
     assert float(slope[:n].abs().max()) > 0.1
+
+
+@EVERY_KIND
+def test_equal_heads_say_what_the_potential_says(kind):
+    """Latent forces and penalties included; mixed levels come back in the order asked for."""
+    data = labelled(["CH3OH", "CH4"], 4)
+    body = potential(kind, data)
+    model = architecture(kind)
+    patterns = model.head(model.settings("small", data.elements), data.elements)
+    level = torch.tensor([0, 1, 2, 0, 1, 2, 0, 1])
+    heads = Heads(body, level, labels_of(data, ATOMS).n_atoms, patterns)
+    frames = torch.tensor([5, 0, 1, 4])
+    wanted, got = body.predict(body.start, frames), heads.predict(heads.start, frames)
+    for name in ("energies", "forces", "latent_forces", "penalty"):
+        one, other = getattr(wanted, name), getattr(got, name)
+        assert (one is None) == (other is None)
+        assert one is None or torch.allclose(one, other, rtol=1e-4, atol=1e-5)
+    if kind in ("newtonnet", "hipnn"):
+        assert (wanted.latent_forces if kind == "newtonnet" else wanted.penalty) is not None
 
 
 def member_of(weights, data):

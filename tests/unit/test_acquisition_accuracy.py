@@ -54,12 +54,15 @@ class Sums:
 
 
 def test_frames_of_any_composition_and_cell_get_their_own_answers():
-    data = dataset([[8, 1], [1, 1, 8], [8, 1], [8, 1], [8, 1]], cells=[None, None, 5.0, 6.0, None])
+    kinds = [[8, 1], [1, 1, 8], [8, 1], [8, 1], [8, 1], [8, 1]]
+    data = dataset(kinds, cells=[None, None, 5.0, 6.0, None, 5.0])
+    slab = replace(data.frames[5], pbc=(True, True, False))
+    data = replace(data, frames=(*data.frames[:5], slab))
 
     said = predict(Sums(), data)
 
     for i, frame in enumerate(data.frames):
-        size = 0.0 if frame.cell is None else frame.cell.sum()
+        size = 0.0 if frame.cell is None else frame.cell[list(frame.pbc)].sum()
         expected = frame.positions.sum() + size + frame.numbers.sum()
         assert said.energies[:, i] == pytest.approx([expected, expected + 1.0])
         assert np.array_equal(said.forces[i], [frame.positions, -frame.positions])

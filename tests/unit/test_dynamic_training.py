@@ -258,20 +258,23 @@ def test_a_stopped_run_keeps_its_best_weights(member, trajectories):
     assert [e.step for e in report.epochs] == [3, 4]
 
 
-def test_a_killed_run_goes_on_to_the_same_bits(member, trajectories, tmp_path):
-    settings = replace(QUICK, epochs_per_stage=3, patience=0, learning_rate=1e-2)
+@pytest.mark.parametrize(("lengths", "n_steps"), [((1, 2), 2), ((1, 2), 14), ((1,), 10)])
+def test_a_killed_run_goes_on_to_the_same_bits(member, trajectories, tmp_path, lengths, n_steps):
+    """Killed in its first epoch, in a later stage, and after its best epoch and a lower rate."""
+    settings = replace(QUICK, lengths=lengths, epochs_per_stage=4, patience=0, learning_rate=1e-2)
     given = (member, trajectories[:2], trajectories[2:], settings)
     whole, report = refine(*given, seed=1)
-    for n_steps in (2, 14):
-        file = {"checkpoint": tmp_path / f"{n_steps}.ckpt", "checkpoint_s": 0.0}
-        asked = []
-        stop = lambda asked=asked, n=n_steps: asked.append(1) or len(asked) == n  # noqa: E731
-        refine(*given, seed=1, should_stop=stop, **file)
-        told = []
-        again, report_again = refine(*given, seed=1, on_epoch=told.append, **file)
-        assert member_bytes(again) == member_bytes(whole)
-        assert report_again == report
-        assert tuple(told) == report.epochs[(n_steps - 1) // 3 :]
+    if lengths == (1,):
+        assert report.epochs[3].learning_rate < report.epochs[0].learning_rate
+        assert report.best < report.epochs[3].validation
+    file = {"checkpoint": tmp_path / "run.ckpt", "checkpoint_s": 0.0}
+    asked = []
+    refine(*given, seed=1, should_stop=lambda: asked.append(1) or len(asked) == n_steps, **file)
+    told = []
+    again, report_again = refine(*given, seed=1, on_epoch=told.append, **file)
+    assert member_bytes(again) == member_bytes(whole)
+    assert report_again == report
+    assert tuple(told) == report.epochs[(n_steps - 1) // 3 :]
 
 
 def test_the_checkpoint_of_another_run_is_not_used(member, trajectories, tmp_path):

@@ -115,7 +115,7 @@ def test_the_number_of_restarts_is_remembered(tmp_path):
     assert member_bytes(again) == member_bytes(member)
 
 
-@pytest.mark.parametrize("what", ["data", "settings", "seed", "start", "transfer"])
+@pytest.mark.parametrize("what", ["data", "settings", "seed", "atoms", "start", "transfer"])
 def test_a_checkpoint_of_another_fit_is_replaced(tmp_path, whole, what):
     path = tmp_path / "fit.checkpoint"
     start, _ = fit(settings=replace(SETTINGS, epochs=1))
@@ -123,6 +123,7 @@ def test_a_checkpoint_of_another_fit_is_replaced(tmp_path, whole, what):
         "data": {"data": dataset(seed=3)},
         "settings": {"settings": replace(SETTINGS, energy_weight=2.0)},
         "seed": {"seed": 2},
+        "atoms": {"atom_energies": {1: 0.0, 8: 1.0}},
         "start": {"start": start},
         "transfer": {"start": start, "transfer": Transfer()},
     }[what]
@@ -181,6 +182,7 @@ def test_a_joint_fit_and_a_transfer_go_on_bit_for_bit(tmp_path):
     again, report = fit(path, **moving)
     assert report.checkpoint == "went on after epoch 2"
     assert member_bytes(again) == member_bytes(member)
+    assert "of another fit" in fit(path, **{**moving, "transfer": Transfer()})[1].checkpoint
 
 
 def test_identity_tells_apart_what_differs():

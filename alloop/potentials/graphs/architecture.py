@@ -94,7 +94,8 @@ class GraphArchitecture(Generic[S]):
 
     def network(self, member: Member, dtype: torch.dtype = torch.float32) -> Network:
         """Return the network of a member."""
-        network = self._build(self._read(member.settings), len(member.elements))
+        with torch.random.fork_rng(devices=[]):  # its first weights are drawn and thrown away
+            network = self._build(self._read(member.settings), len(member.elements))
         network.load_state_dict(dict(member.weights))
         return network.to(dtype)
 

@@ -76,6 +76,8 @@ class GraphCommittee:
         )
 
     def _replicas_at_once(self, positions: Tensor, cell: Tensor | None) -> int:
+        if len(positions) < 2:
+            return 1
         # Replicas of one composition have about as many pairs each.
         n_pairs = len(find_pairs(positions[:1], self._cutoff, cell).centre)
         n_atoms = positions.shape[1]

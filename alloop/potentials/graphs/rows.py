@@ -33,7 +33,7 @@ class Rows:
         """Return values (n_pairs, ...) as (n_atoms, width, ...), with zeros in free places."""
         shape = values.shape[1:]
         empty = values.new_zeros(self.n_atoms * self.width, *shape)
-        return empty.index_copy(0, self.place, values).view(self.n_atoms, self.width, *shape)
+        return empty.index_copy_(0, self.place, values).view(self.n_atoms, self.width, *shape)
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:
