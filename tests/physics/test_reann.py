@@ -7,8 +7,10 @@ import pytest
 import torch
 from ase import Atoms
 from scipy.spatial.transform import Rotation
+from torch.func import functional_call
 
 from alloop.potentials.architectures import architecture
+from alloop.potentials.graphs.network import differentiate
 from alloop.potentials.reann import ElementNetworks, Reann, ReannSettings
 from tests.physics.graph_samples import (
     energies_of,
@@ -122,6 +124,7 @@ def _by_loops(model, atoms, equivariant, envelope, cutoff=4.0):
         f_c = 1.0 - 28.0 * x**6 + 48.0 * x**7 - 21.0 * x**8
     f_c = np.where(r < cutoff, f_c, 0.0)
     c = weights["coefficients"][species]
+    c_0 = ReannSettings().coefficient
     psis, energy = [], 0.0
     for t in range(3):
         rho = np.zeros((n, weights["contractions"].shape[-1]))
@@ -135,7 +138,7 @@ def _by_loops(model, atoms, equivariant, envelope, cutoff=4.0):
                     )
                     if equivariant:
                         phi = phi + sum(earlier[power][j] for earlier in psis)
-                    psi[power][i] += c[j] * phi * f_c[i, j]
+                    psi[power][i] += c_0 * c[j] * phi * f_c[i, j]
             weight = factorial(sum(power)) / np.prod([factorial(k) for k in power])
             d = weights["contractions"][t if equivariant else 0, sum(power)]
             rho += weight * (psi[power] @ d) ** 2
@@ -243,3 +246,17 @@ def test_energies_far_from_the_sample_stay_of_a_finite_size(equivariant):
     crowded = ethanol()
     crowded.positions *= 0.6
     assert abs(energies_of(model, crowded, cutoff=4.0)[0]) < 1e4
+
+
+@BOTH
+def test_a_fit_moves_every_parameter(equivariant):
+    """Weights that are wrapped anew on the way are constants to a fit, and nothing else tells."""
+    model = network(equivariant, sample=seen())
+    graph = graph_of(*seen(), cutoff=4.0)
+    values = {name: p.detach().clone().requires_grad_() for name, p in model.named_parameters()}
+    energies = functional_call(model, values, (graph,)).energies
+    forces = differentiate(energies, graph, create_graph=True).forces
+    loss = energies.square().sum() + forces.square().sum()
+    gradients = torch.autograd.grad(loss, list(values.values()), allow_unused=True)
+    pairs = zip(values, gradients, strict=True)
+    assert [name for name, slope in pairs if slope is None or not slope.any()] == []
