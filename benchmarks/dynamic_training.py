@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--kind", default="schnet")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=1500, help="of S=1 before the arms part")
-    parser.add_argument("--epochs", type=int, default=2, help="of each of the four stages")
+    parser.add_argument("--epochs", type=int, default=4, help="of each of the four stages")
     parser.add_argument("--rate", type=float, default=5e-4, help="learning rate after each reset")
     parser.add_argument("--save", type=Path, help="write the numbers as JSON")
     parser.add_argument("--tables", nargs="+", type=Path, help="only print what was saved")
@@ -89,7 +89,7 @@ def _measure(options: argparse.Namespace) -> list[dict[str, Any]]:
             settings = DynamicSettings(
                 lengths=lengths,
                 gradient=gradient,
-                stride=2,
+                stride=4,
                 batch_size=16,
                 epochs_per_stage=options.epochs,
                 learning_rate=options.rate,

@@ -46,14 +46,14 @@ RECIPES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "ani": ({}, {"batch_size": 16}),
     "newtonnet": ({"layers": 2}, {"learning_rate": 2e-3}),
     "hipnn": ({}, {"batch_size": 8}),
-    "equireann": ({}, {"batch_size": 32, "learning_rate": 1e-2}),
-    "reann": ({}, {"batch_size": 32, "learning_rate": 1e-2}),
+    "equireann": ({}, {"batch_size": 32, "learning_rate": 5e-3}),
+    "reann": ({}, {"batch_size": 32, "learning_rate": 5e-3}),
     "egnn": ({"sigma": 1.5}, {"batch_size": 8, "learning_rate": 3e-3}),
     "schnet": ({}, {}),
 }
 """Settings that differ from those of size small, and of the training."""
 PEERS: dict[str, tuple[str, type, Plan]] = {
-    "hippynn": ("hippynn", Hippynn, Plan(batch_size=10, learning_rate=5e-3)),
+    "hippynn": ("hippynn", Hippynn, Plan(batch_size=10, learning_rate=1e-2)),
     "mace-torch": ("mace", Mace, Plan(batch_size=5, learning_rate=2e-2)),
 }
 PAPERS: dict[str, dict[str, tuple[float, float]]] = {

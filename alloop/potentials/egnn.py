@@ -59,7 +59,7 @@ class EgnnSettings:
     features: int = 64
     layers: int = 3
     frequencies: int = 32
-    sigma: float = 2.0
+    sigma: float = 1.5
     readout: Readout = "atomic"
     activation: Activation = "silu"
     envelope: bool = True
@@ -183,5 +183,6 @@ EGNN = GraphArchitecture(
         ),
     },
     Egnn,
+    learning_rate=3e-3,
     frozen=(r"^embedding", r"^layers\.[01]\."),
 )

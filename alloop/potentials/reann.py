@@ -98,15 +98,15 @@ class ElementNetworks(nn.Module):
     mean: Tensor
     whitening: Tensor
 
-    def __init__(self, n_elements: int, widths: Sequence[int], *, from_zero: bool = False) -> None:
+    def __init__(self, n_elements: int, widths: Sequence[int]) -> None:
         super().__init__()
         self.weights = nn.ParameterList(
             torch.randn(n_elements, n_in, n_out) / math.sqrt(n_in)
             for n_in, n_out in pairwise(widths)
         )
         self.biases = nn.ParameterList(torch.zeros(n_elements, 1, n) for n in widths[1:])
-        if from_zero:
-            nn.init.zeros_(self.weights[-1])
+        # Random first answers have slopes so large that a fit begins with unlearning what it sees.
+        nn.init.zeros_(self.weights[-1])
         self.register_buffer("mean", torch.zeros(n_elements, 1, widths[0]))
         self.register_buffer("whitening", torch.eye(widths[0]).repeat(n_elements, 1, 1))
 
@@ -173,7 +173,7 @@ class Reann(Network):
         )
         widths = [shape.orbitals, *[shape.width] * shape.layers]
         self.updates = nn.ModuleList(
-            ElementNetworks(n_elements, [*widths, n], from_zero=True) for _ in range(steps)
+            ElementNetworks(n_elements, [*widths, n]) for _ in range(steps)
         )
         self.readouts = nn.ModuleList(
             ElementNetworks(n_elements, [*widths, 1])

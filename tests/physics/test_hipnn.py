@@ -87,10 +87,10 @@ def test_sensitivities_by_hand():
     shape = replace(TINY, sensitivities=2, shortest=1.0, longest=2.0, cutoff=3.0)
     functions = Sensitivities(shape).double()
     assert functions.centres.tolist() == [2.0, 1.0]
-    assert functions.widths.tolist() == [4.0, 4.0]
+    assert functions.widths.tolist() == [2.0, 2.0]
     graph = graph_of(Atoms([6, 8], [[0.0, 0.0, 0.0], [0.0, 0.0, 1.5]]), cutoff=3.0)
     # 1/1.5 - 1/2 = 1/6 and 1/1.5 - 1 = -1/3; halfway to the cutoff half is left.
-    expected = [0.5 * math.exp(-0.5 * (4 / 6) ** 2), 0.5 * math.exp(-0.5 * (4 / 3) ** 2)]
+    expected = [0.5 * math.exp(-0.5 * (2 / 6) ** 2), 0.5 * math.exp(-0.5 * (2 / 3) ** 2)]
     around = Surroundings(graph, shape, len(ELEMENTS))
     for radial in (around.sent, around.received):
         assert functions(*radial).tolist() == [[pytest.approx(expected)]] * 2

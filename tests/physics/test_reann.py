@@ -26,11 +26,14 @@ BOTH = pytest.mark.parametrize("equivariant", [False, True], ids=["reann", "equi
 
 
 def network(equivariant, seed=0, sample=None, n_elements=3, **changes):
-    """Return a network in float64 whose updates, which start from zero, do something."""
+    """Return a network in float64 whose elements differ and which does something."""
     torch.manual_seed(seed)
     result = Reann(ReannSettings(**changes), n_elements, equivariant=equivariant)
-    for update in result.updates:
-        torch.nn.init.normal_(update.weights[-1], std=0.02)
+    for networks, size in ((result.updates, 0.02), (result.readouts, 0.1)):
+        for perceptron in networks:
+            torch.nn.init.normal_(perceptron.weights[-1], std=size)
+    for start in (result.centres, result.exponents, result.coefficients):
+        start.data *= 1.0 + 0.1 * torch.randn(start.shape)
     result.double()
     if sample is not None:
         result.calibrate(graph_of(*sample, cutoff=ReannSettings(**changes).cutoff))
@@ -100,10 +103,11 @@ def test_published_sizes_have_the_published_parameters():
     assert counts["equireann"] == counts["reann"] + 2 * contraction == 20_498
 
 
-@pytest.mark.parametrize("envelope", ["cosine", "polynomial"])
+@pytest.mark.parametrize(("envelope", "readout"), [("cosine", "last"), ("polynomial", "all")])
 @BOTH
-def test_energy_is_that_of_the_equations_written_as_loops(equivariant, envelope):
-    model = network(equivariant, seed=4, envelope=envelope, orbitals=5, width=6, sample=seen())
+def test_energy_is_that_of_the_equations_written_as_loops(equivariant, envelope, readout):
+    shape = {"envelope": envelope, "readout": readout, "orbitals": 5, "width": 6}
+    model = network(equivariant, seed=4, sample=seen(), **shape)
     atoms = ethanol()
     expected = _by_loops(model, atoms, equivariant, envelope)
     assert energies_of(model, atoms, cutoff=4.0)[0] == pytest.approx(expected, abs=1e-10)
@@ -143,8 +147,10 @@ def _by_loops(model, atoms, equivariant, envelope, cutoff=4.0):
             d = weights["contractions"][t if equivariant else 0, sum(power)]
             rho += weight * (psi[power] @ d) ** 2
         psis.append(psi)
-        name = f"readouts.{t}"
-        energy += sum(_perceptron(weights, name, species[i], rho[i])[0] for i in range(n))
+        reader = t - 3 + len(model.readouts)
+        if reader >= 0:
+            name = f"readouts.{reader}"
+            energy += sum(_perceptron(weights, name, species[i], rho[i])[0] for i in range(n))
         if t < 2:
             name = f"updates.{t}"
             c = c + np.tanh([_perceptron(weights, name, species[i], rho[i]) for i in range(n)])
