@@ -38,7 +38,7 @@ from alloop.units import EV_PER_KCAL_MOL
 N_TRAIN, N_KNOWN = 950, 1000
 LEVEL = "PBE/def2-SVP"
 KEYS = Keys("energies", "forces", "coords", "nuclear_charges")
-PROBE = 12
+PROBE = 40
 """Steps that find out how long a step takes; the first two warm up."""
 
 COMMON: dict[str, Any] = {"batch_size": 10, "epochs": 100_000, "patience": 100_000}
