@@ -72,7 +72,7 @@ def main() -> None:
             off = (energies - energies[middle]) - (profile - profile[middle])
             error = np.sqrt(np.mean(off[1:-1] ** 2))
             print(
-                f"{name} | {kind} | {np.ptp(energies):.2g} | {error:.2f} | {seconds:.0f} |",
+                f"{name} | {kind} | {np.ptp(energies):.3g} | {error:.2f} | {seconds:.0f} |",
                 flush=True,
             )
 
