@@ -62,7 +62,11 @@ def member_of(kind: str, elements=(1, 6, 8), scale=1.0, seed=7) -> Member:
     trainable = model.trainable(
         [group], elements, settings, ATOMS, scale=scale, seed=seed, start=None
     )
-    weights = dict(trainable.export(trainable.start))
+    noise = torch.Generator().manual_seed(seed)
+    weights = {  # layers that start at zero would give no forces at all
+        name: w if w.any() else 0.1 * torch.randn(w.shape, generator=noise)
+        for name, w in trainable.export(trainable.start).items()
+    }
     if kind == "ani":  # its first weights do not go by the scale: forces of some 0.03 eV/Å
         head = "|".join(model.head(settings, elements))
         weights = {n: scale * w if re.search(head, n) else w for n, w in weights.items()}
