@@ -100,8 +100,7 @@ def run_peer(
 class Hippynn:
     """HIP-NN-TS of hippynn (l = 1) with the shape of our ``hipnn``, size small.
 
-    Energies and forces are learned in units of the spread of the forces, with our loss: it did
-    better than the one of the package's examples (RMSE + MAE in kcal/mol).
+    Energies and forces are learned in units of the spread of the forces, with our loss.
     """
 
     def __init__(self, data: Dataset, n_train: int, features: int = 40, onsite: int = 1) -> None:
