@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from alloop.spacetime.internal import Dual
+from alloop.spacetime.coordinates.protocol import Dual
 from alloop.spacetime.model import SpacetimeModel
 from alloop.spacetime.orientation import centred, predict, superpose
 from alloop.spacetime.trajectories import (
@@ -56,7 +56,7 @@ def assess(model: SpacetimeModel, data: TrajectorySet, indices: list[int]) -> As
         starts = consecutive_starts(len(positions), n_steps)
         if len(starts) == 0:
             continue
-        motion = InternalTrajectory.of(model.zmatrix, positions, velocities)
+        motion = InternalTrajectory.of(model.internal, positions, velocities)
         windows = motion.cut(starts, n_steps)
         coefficients = model.coefficients(windows.starts, windows.rates)
         for member, own in zip(members, coefficients, strict=True):
@@ -84,9 +84,9 @@ class _Tally:
     """Sums of squared errors."""
 
     def __init__(self, model: SpacetimeModel) -> None:
-        self._kinds = model.zmatrix.kinds
+        self._kinds = model.internal.kinds
         self._masses = model.masses
-        zero = torch.zeros(model.zmatrix.n_coordinates, dtype=torch.float64)
+        zero = torch.zeros(model.internal.n_coordinates, dtype=torch.float64)
         self._squares = {name: zero.clone() for name in ("", "_end", "_rate", "_rate_end")}
         self._rmsds: list[Tensor] = []
         self.n_segments = 0

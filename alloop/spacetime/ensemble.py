@@ -13,9 +13,9 @@ from torch import Tensor
 
 from alloop.errors import SpacetimeError
 from alloop.spacetime.basis import TimeBasis
+from alloop.spacetime.coordinates.protocol import Coordinates
 from alloop.spacetime.model import stacked_mlp
 from alloop.spacetime.settings import FitSettings
-from alloop.spacetime.zmatrix import ZMatrix
 
 Progress = Callable[[int, int, float], None]
 """Called with (steps done, steps in all, loss)."""
@@ -42,11 +42,13 @@ class Sample:
 class MotionLoss:
     """Weighted root mean square errors of coordinates and rates over a grid of times."""
 
-    def __init__(self, zmatrix: ZMatrix, basis: TimeBasis, times: Tensor, scale: Tensor) -> None:
+    def __init__(
+        self, internal: Coordinates, basis: TimeBasis, times: Tensor, scale: Tensor
+    ) -> None:
         self._functions = torch.cat(basis(times)).to(torch.float32).T.contiguous()
         self._scale = scale
-        self._weights = torch.zeros(zmatrix.n_coordinates, 2)
-        for kind, span in zmatrix.kinds.items():
+        self._weights = torch.zeros(internal.n_coordinates, 2)
+        for kind, span in internal.kinds.items():
             weights = torch.tensor(LOSS_WEIGHTS[kind])
             self._weights[span] = weights / (span.stop - span.start)
 

@@ -12,11 +12,11 @@ import torch
 from alloop.errors import ModelError, SpacetimeError
 from alloop.spacetime import features
 from alloop.spacetime.basis import TimeBasis
+from alloop.spacetime.coordinates.choice import digest, restore
 from alloop.spacetime.model import SpacetimeModel
-from alloop.spacetime.zmatrix import ZMatrix
 
 FORMAT = "alloop 4D-spacetime model"
-VERSION = 1
+VERSION = 2
 
 
 def save_model(model: SpacetimeModel, path: Path) -> None:
@@ -26,8 +26,8 @@ def save_model(model: SpacetimeModel, path: Path) -> None:
         "version": VERSION,
         "numbers": list(model.numbers),
         "masses": model.masses,
-        "zmatrix": [list(row) for row in model.zmatrix.rows],
-        "zmatrix_sha256": model.zmatrix.digest(model.numbers),
+        "coordinates": dict(model.internal.definition()),
+        "coordinates_sha256": digest(model.internal, model.numbers),
         "cutoff": model.basis.cutoff,
         "mixing": model.basis.mixing,
         "feature_mean": model.feature_mean,
@@ -66,7 +66,7 @@ def load_model(path: Path) -> SpacetimeModel:
         )
     try:
         model = _model(content)
-        _check(model, content["zmatrix_sha256"])
+        _check(model, content["coordinates_sha256"])
     except (KeyError, TypeError, AttributeError, SpacetimeError, _DamagedError) as error:
         raise ModelError(f"{path} is damaged: {error}; fit the model again") from error
     return model
@@ -80,7 +80,7 @@ def _model(content: dict[str, Any]) -> SpacetimeModel:
     return SpacetimeModel(
         numbers=tuple(content["numbers"]),
         masses=content["masses"],
-        zmatrix=ZMatrix(tuple(tuple(row) for row in content["zmatrix"])),
+        internal=restore(content["coordinates"]),
         basis=TimeBasis(content["cutoff"], content["mixing"]),
         feature_mean=content["feature_mean"],
         feature_scale=content["feature_scale"],
@@ -92,16 +92,16 @@ def _model(content: dict[str, Any]) -> SpacetimeModel:
     )
 
 
-def _check(model: SpacetimeModel, digest: object) -> None:
-    zmatrix, size = model.zmatrix, model.basis.size
-    n_features, n_outputs = features.n_first_order(zmatrix), zmatrix.n_coordinates * size
+def _check(model: SpacetimeModel, sha256: object) -> None:
+    internal, size = model.internal, model.basis.size
+    n_features, n_outputs = features.n_first_order(internal), internal.n_coordinates * size
     widths = [n_features, *(weight.shape[-1] for weight in model.weights)]
     wanted = {
-        "masses": (zmatrix.n_atoms,),
+        "masses": (internal.n_atoms,),
         "feature_mean": (n_features,),
         "feature_scale": (n_features,),
-        "polynomial": (features.n_polynomial(zmatrix), n_outputs),
-        "coefficient_scale": (zmatrix.n_coordinates, size),
+        "polynomial": (features.n_polynomial(internal), n_outputs),
+        "coefficient_scale": (internal.n_coordinates, size),
     }
     shapes = {name: tuple(getattr(model, name).shape) for name in wanted}
     for i, (weight, bias) in enumerate(zip(model.weights, model.biases, strict=True)):
@@ -113,5 +113,5 @@ def _check(model: SpacetimeModel, digest: object) -> None:
             raise _DamagedError(f"{name} has shape {shapes[name]}, want {shape}")
     if widths[-1] != n_outputs:
         raise _DamagedError(f"the networks give {widths[-1]} numbers, want {n_outputs}")
-    if digest != zmatrix.digest(model.numbers):
-        raise _DamagedError("its Z-matrix is not the one it was saved with")
+    if sha256 != digest(model.internal, model.numbers):
+        raise _DamagedError("its coordinates are not those it was saved with")

@@ -13,13 +13,13 @@ from alloop.errors import SpacetimeError
 from alloop.spacetime import features, polynomial
 from alloop.spacetime.accuracy import Assessment, assess
 from alloop.spacetime.basis import TimeBasis
-from alloop.spacetime.construction import build_zmatrix
+from alloop.spacetime.coordinates.choice import choose
+from alloop.spacetime.coordinates.protocol import Coordinates
 from alloop.spacetime.ensemble import MotionLoss, Progress, Sample, new_layers, train
 from alloop.spacetime.model import SpacetimeModel
 from alloop.spacetime.settings import FitSettings
 from alloop.spacetime.symmetry import Operation, find_operations
 from alloop.spacetime.trajectories import TrajectorySet, draw_windows
-from alloop.spacetime.zmatrix import ZMatrix
 
 N_SAMPLED_FRAMES = 100
 """How many frames decide about coordinates and symmetries."""
@@ -50,7 +50,7 @@ class FittedModel:
 @dataclass(frozen=True, slots=True, eq=False)
 class _Problem:
     data: TrajectorySet
-    zmatrix: ZMatrix
+    internal: Coordinates
     basis: TimeBasis
     times: Tensor
     operations: list[Operation]
@@ -60,7 +60,7 @@ class _Problem:
         starts, rates, wanted = [], [], []
         n_steps = len(self.times)
         for windows in draw_windows(
-            self.data, indices, self.zmatrix, self.operations, n_steps, n_windows, seed
+            self.data, indices, self.internal, self.operations, n_steps, n_windows, seed
         ):
             uniform = windows.rates[:, None]
             bent = windows.displacements - uniform * self.times[:, None]
@@ -84,7 +84,7 @@ class _Lesson:
     def for_networks(self, model: SpacetimeModel) -> Sample:
         """Return what the polynomial of a model leaves to its networks."""
         inputs, wanted = self.as_seen_by(model)
-        rest = polynomial.subtract(model.zmatrix, inputs, wanted, model.polynomial)
+        rest = polynomial.subtract(model.internal, inputs, wanted, model.polynomial)
         return Sample(inputs, rest / model.coefficient_scale.flatten())
 
 
@@ -132,7 +132,7 @@ def fit(
         (untrained.weights, untrained.biases),
         lesson.for_networks(untrained),
         held_out.for_networks(untrained) if held_out else None,
-        MotionLoss(problem.zmatrix, problem.basis, problem.times, untrained.coefficient_scale),
+        MotionLoss(problem.internal, problem.basis, problem.times, untrained.coefficient_scale),
         settings,
         generator,
         deadline,
@@ -178,13 +178,13 @@ def _pose(
     times = data.timestep * torch.arange(1, n_steps + 1, dtype=torch.float64)
     size = min(settings.basis_size, n_steps)
     if initial is None:
-        zmatrix = build_zmatrix(data.numbers, frames)
+        internal = choose(data.numbers, data.masses, frames)
         basis = TimeBasis.orthonormal(settings.cutoff, times, size)
     else:
         _check_initial(initial, data, settings, size)
-        zmatrix, basis = initial.zmatrix, initial.basis
-    operations = find_operations(zmatrix, data.numbers, frames)
-    return _Problem(data, zmatrix, basis, times, operations)
+        internal, basis = initial.internal, initial.basis
+    operations = find_operations(internal, data.numbers, frames)
+    return _Problem(data, internal, basis, times, operations)
 
 
 def _check_initial(
@@ -210,9 +210,9 @@ def _untrained(
     initial: SpacetimeModel | None,
 ) -> SpacetimeModel:
     """Return a model with its polynomial solved, and networks that are new or the initial ones."""
-    shape = problem.zmatrix.n_coordinates, problem.basis.size
+    shape = problem.internal.n_coordinates, problem.basis.size
     if initial is None:
-        raw = features.first_order(problem.zmatrix, lesson.starts, lesson.rates)
+        raw = features.first_order(problem.internal, lesson.starts, lesson.rates)
         mean, scale = raw.mean(dim=0), raw.std(dim=0).clamp_min(1e-6)
         sizes = [raw.shape[1], *settings.hidden, shape[0] * shape[1]]
         weights, biases = new_layers(sizes, settings.members, generator)
@@ -222,7 +222,7 @@ def _untrained(
     model = SpacetimeModel(
         numbers=tuple(int(z) for z in problem.data.numbers),
         masses=torch.as_tensor(problem.data.masses, dtype=torch.float64),
-        zmatrix=problem.zmatrix,
+        internal=problem.internal,
         basis=problem.basis,
         feature_mean=mean,
         feature_scale=scale,
@@ -233,7 +233,7 @@ def _untrained(
         metadata={},
     )
     exam = None if held_out is None else held_out.as_seen_by(model)
-    solution = polynomial.solve(model.zmatrix, *lesson.as_seen_by(model), exam)
+    solution = polynomial.solve(model.internal, *lesson.as_seen_by(model), exam)
     model = replace(model, polynomial=solution)
     if initial is None:
         spread = lesson.for_networks(model).targets.std(dim=0).clamp_min(1e-8)

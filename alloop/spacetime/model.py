@@ -18,7 +18,7 @@ from torch import Tensor
 
 from alloop.spacetime import features
 from alloop.spacetime.basis import TimeBasis
-from alloop.spacetime.zmatrix import ZMatrix
+from alloop.spacetime.coordinates.protocol import Coordinates
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,7 +29,7 @@ class SpacetimeModel:
     ----------
     numbers : atomic numbers.
     masses : (n_atoms,) float64, amu.
-    zmatrix : the internal coordinates.
+    internal : the internal coordinates.
     basis : the functions of time; its cutoff is the longest time the model predicts, fs.
     feature_mean, feature_scale : (n_features,) float64, by which features are normalised.
     polynomial : (n_terms, n_coordinates * basis.size) float32, common to all members.
@@ -41,7 +41,7 @@ class SpacetimeModel:
 
     numbers: tuple[int, ...]
     masses: Tensor
-    zmatrix: ZMatrix
+    internal: Coordinates
     basis: TimeBasis
     feature_mean: Tensor
     feature_scale: Tensor
@@ -64,14 +64,14 @@ class SpacetimeModel:
     def coefficients(self, coordinates: Tensor, rates: Tensor) -> Tensor:
         """Return (n_members, n_starts, n_coordinates, basis.size) for starts (n_starts, ...)."""
         inputs = self.normalised(coordinates, rates)
-        common = features.polynomial(self.zmatrix, inputs) @ self.polynomial
+        common = features.polynomial(self.internal, inputs) @ self.polynomial
         outputs = stacked_mlp(inputs, self.weights, self.biases)
         shape = (*outputs.shape[:2], *self.coefficient_scale.shape)
         return common.view(shape[1:]) + outputs.view(shape) * self.coefficient_scale
 
     def normalised(self, coordinates: Tensor, rates: Tensor) -> Tensor:
         """Return the networks' inputs (n_starts, n_features), float32."""
-        raw = features.first_order(self.zmatrix, coordinates, rates)
+        raw = features.first_order(self.internal, coordinates, rates)
         return ((raw - self.feature_mean) / self.feature_scale).to(torch.float32)
 
     def motion(

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from alloop.errors import SpacetimeError
-from alloop.spacetime.internal import Dual, to_cartesian, to_internal
+from alloop.spacetime.coordinates.protocol import Dual
 from alloop.spacetime.model import SpacetimeModel
 
 STEP = 0.5
@@ -49,7 +49,7 @@ def predict(model: SpacetimeModel, positions: Tensor, velocities: Tensor, times:
 
     """
     _check(model, positions, velocities, times)
-    coordinates, rates = to_internal(model.zmatrix, positions, velocities)
+    coordinates, rates = model.internal.describe(positions, velocities)
     coefficients = model.coefficients(coordinates, rates).mean(dim=0)
     nodes, places = _integration_nodes(times)
     motion = model.motion(coordinates, rates, coefficients, nodes)
@@ -90,7 +90,7 @@ def _lift(
     model: SpacetimeModel, start: Dual, motion: Dual, nodes: Tensor, places: list[int]
 ) -> Dual:
     masses = model.masses
-    x, dx = (centred(masses, part) for part in to_cartesian(model.zmatrix, *motion))
+    x, dx = (centred(masses, part) for part in model.internal.place(*motion))
     momentum, total = momenta(masses, *start)
     _, internal = momenta(masses, x, dx)
     inverse = _inverse_inertia(masses, x)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from alloop.spacetime import features
-from alloop.spacetime.zmatrix import ZMatrix
+from alloop.spacetime.coordinates.protocol import Coordinates
 
 RIDGE = 1e-5
 """Regularisation of the terms of first order, in units of the mean square of a term."""
@@ -22,7 +22,7 @@ CHUNK = 8192
 
 
 def solve(
-    zmatrix: ZMatrix, inputs: Tensor, wanted: Tensor, held_out: tuple[Tensor, Tensor] | None
+    internal: Coordinates, inputs: Tensor, wanted: Tensor, held_out: tuple[Tensor, Tensor] | None
 ) -> Tensor:
     """Return the polynomial (n_terms, n_outputs), float32, that gives ``wanted`` best.
 
@@ -30,11 +30,11 @@ def solve(
     (n_windows, n_outputs), both float32. What is ``held_out`` of both decides how strongly products
     are held back; without it they are not. Sums are kept in float64.
     """
-    n_terms = features.n_polynomial(zmatrix)
+    n_terms = features.n_polynomial(internal)
     normal = torch.zeros(n_terms, n_terms, dtype=torch.float64)
     right = torch.zeros(n_terms, wanted.shape[1], dtype=torch.float64)
     for some, their in zip(inputs.split(CHUNK), wanted.split(CHUNK), strict=True):
-        terms = features.polynomial(zmatrix, some)
+        terms = features.polynomial(internal, some)
         normal += (terms.T @ terms).to(torch.float64)
         right += (terms.T @ their).to(torch.float64)
     n_plain = 1 + inputs.shape[1]
@@ -49,15 +49,15 @@ def solve(
         return candidates[0]
     return min(
         candidates,
-        key=lambda solution: float(subtract(zmatrix, *held_out, solution).square().mean()),
+        key=lambda solution: float(subtract(internal, *held_out, solution).square().mean()),
     )
 
 
-def subtract(zmatrix: ZMatrix, inputs: Tensor, wanted: Tensor, solution: Tensor) -> Tensor:
+def subtract(internal: Coordinates, inputs: Tensor, wanted: Tensor, solution: Tensor) -> Tensor:
     """Return what the polynomial leaves of the coefficients (n_windows, n_outputs)."""
     return torch.cat(
         [
-            their - features.polynomial(zmatrix, some) @ solution
+            their - features.polynomial(internal, some) @ solution
             for some, their in zip(inputs.split(CHUNK), wanted.split(CHUNK), strict=True)
         ]
     )

@@ -15,9 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from alloop.spacetime.graph import CovalentGraph
-from alloop.spacetime.internal import to_internal
-from alloop.spacetime.zmatrix import ZMatrix
+from alloop.spacetime.coordinates.graph import CovalentGraph
+from alloop.spacetime.coordinates.protocol import Coordinates
 
 MAX_OPERATIONS = 24
 """Only so many are kept: their number grows exponentially with the number of like groups."""
@@ -39,7 +38,7 @@ class Operation:
 
 
 def find_operations(
-    zmatrix: ZMatrix, numbers: NDArray[np.int64], frames: NDArray[np.float64]
+    internal: Coordinates, numbers: NDArray[np.int64], frames: NDArray[np.float64]
 ) -> list[Operation]:
     """Return the symmetries of a molecule seen in frames (n_frames, n_atoms, 3), Å.
 
@@ -47,23 +46,11 @@ def find_operations(
     """
     graph = CovalentGraph.of_frames(numbers, frames)
     positions = torch.as_tensor(frames)
-    handedness = _handedness(zmatrix, positions)
-    mirrors = (False, True) if zmatrix.n_dihedrals else (False,)
+    mirrors = (False, True) if len(numbers) > 3 else (False,)
     found: list[Operation] = []
     for permutation in itertools.islice(graph.automorphisms(), MAX_TRIED):
         for mirror in mirrors:
             operation = Operation(tuple(permutation), mirror)
-            agreement = _handedness(zmatrix, operation(positions)) * handedness.conj()
-            if bool((agreement.real >= 0).all()):
+            if internal.same_isomer(operation(positions), positions):
                 found.append(operation)
     return found[:MAX_OPERATIONS]
-
-
-def _handedness(zmatrix: ZMatrix, positions: Tensor) -> Tensor:
-    """Return the mean exp(i phi) of the dihedrals between atoms that hang on the same bond."""
-    bond_of = {row[0]: row[1:3] for row in zmatrix.rows[2:]}
-    stiff = [row[1:3] == bond_of.get(row[3]) for row in zmatrix.rows[3:]]
-    coordinates, _ = to_internal(zmatrix, positions, torch.zeros_like(positions))
-    start = zmatrix.n_bonds + zmatrix.n_angles
-    angles = coordinates[:, start:][:, stiff]
-    return torch.polar(torch.ones_like(angles), angles).mean(dim=0)

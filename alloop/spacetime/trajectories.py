@@ -12,9 +12,8 @@ from torch import Tensor
 
 from alloop import seeds
 from alloop.errors import SpacetimeError
-from alloop.spacetime.internal import to_internal, unwrap
+from alloop.spacetime.coordinates.protocol import Coordinates
 from alloop.spacetime.symmetry import Operation
-from alloop.spacetime.zmatrix import ZMatrix
 
 SPLITS = ("train", "validation", "test")
 
@@ -120,10 +119,10 @@ class InternalTrajectory:
     signs: Tensor
 
     @classmethod
-    def of(cls, zmatrix: ZMatrix, positions: Tensor, velocities: Tensor) -> InternalTrajectory:
+    def of(cls, internal: Coordinates, positions: Tensor, velocities: Tensor) -> InternalTrajectory:
         """Return the trajectory (n_frames, n_atoms, 3) in internal coordinates."""
-        coordinates, rates = to_internal(zmatrix, positions, velocities)
-        continuous, signs = unwrap(zmatrix, coordinates, positions)
+        coordinates, rates = internal.describe(positions, velocities)
+        continuous, signs = internal.unwrap(coordinates, positions)
         return cls(coordinates, rates, continuous, signs)
 
     def cut(self, starts: Tensor, n_steps: int, *, backward: bool = False) -> Windows:
@@ -142,7 +141,7 @@ class InternalTrajectory:
 def draw_windows(
     data: TrajectorySet,
     indices: list[int],
-    zmatrix: ZMatrix,
+    internal: Coordinates,
     operations: list[Operation],
     n_steps: int,
     n_windows: int,
@@ -163,7 +162,7 @@ def draw_windows(
             if count == 0:
                 continue
             positions, velocities = data.motion(i)
-            motion = InternalTrajectory.of(zmatrix, operation(positions), operation(velocities))
+            motion = InternalTrajectory.of(internal, operation(positions), operation(velocities))
             for backward in (False, True):
                 chosen = np.sort(rng.choice(n_starts, count, replace=False))
                 starts = torch.as_tensor(chosen + (n_steps if backward else 0))

@@ -10,13 +10,13 @@ from scipy.integrate import solve_ivp
 from alloop.spacetime.basis import TimeBasis
 from alloop.spacetime.features import n_first_order, n_polynomial
 from alloop.spacetime.fit import fit
-from alloop.spacetime.internal import to_cartesian, to_internal
+from alloop.spacetime.coordinates.internal import to_cartesian, to_internal
 from alloop.spacetime.model import SpacetimeModel
 from alloop.spacetime.orientation import centred, momenta, predict
 from alloop.spacetime.propagate import propagate
 from alloop.spacetime.settings import FitSettings
 from alloop.spacetime.trajectories import TrajectorySet
-from alloop.spacetime.zmatrix import ZMatrix
+from alloop.spacetime.coordinates.zmatrix import ZMatrix
 from alloop.units import ACCELERATION, KB, KINETIC
 
 TRIATOMIC = ZMatrix(((0,), (1, 0), (2, 0, 1)))
@@ -240,7 +240,7 @@ def rigid(zmatrix, numbers, masses):
     return SpacetimeModel(
         numbers=tuple(numbers),
         masses=torch.as_tensor(masses, dtype=torch.float64),
-        zmatrix=zmatrix,
+        internal=zmatrix,
         basis=TimeBasis.orthonormal(20.0, grid, size),
         feature_mean=torch.zeros(n).double(),
         feature_scale=torch.ones(n).double(),

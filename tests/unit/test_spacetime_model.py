@@ -15,13 +15,13 @@ from alloop.spacetime.basis import TimeBasis
 from alloop.spacetime.ensemble import MotionLoss, Sample, new_layers, train
 from alloop.spacetime.files import load_model, save_model
 from alloop.spacetime.fit import fit
-from alloop.spacetime.internal import to_cartesian, to_internal
+from alloop.spacetime.coordinates.internal import to_cartesian, to_internal
 from alloop.spacetime.model import stacked_mlp
 from alloop.spacetime.orientation import momenta, predict
 from alloop.spacetime.propagate import propagate
 from alloop.spacetime.settings import FitSettings
 from alloop.spacetime.trajectories import InternalTrajectory, TrajectorySet
-from alloop.spacetime.zmatrix import ZMatrix
+from alloop.spacetime.coordinates.zmatrix import ZMatrix
 
 WITH_VALIDATION = ("train",) * 24 + ("validation", "test")
 PEROXIDE = np.array([8, 8, 1, 1])
@@ -170,7 +170,7 @@ def test_velocities_are_the_derivative_of_positions(model, start):
 
 
 def test_internal_rates_are_the_forward_mode_derivative(model, start):
-    coordinates, rates = to_internal(model.zmatrix, *start)
+    coordinates, rates = to_internal(model.internal, *start)
     coefficients = model.coefficients(coordinates, rates)[0]
     later, step = torch.linspace(0.5, 9.5, 7, dtype=torch.float64), 1e-5
 
@@ -212,7 +212,7 @@ def test_any_times_give_the_same_motion(model, start):
 
 
 def test_members_in_one_program_are_the_members_one_by_one(model, start):
-    coordinates, rates = to_internal(model.zmatrix, *start)
+    coordinates, rates = to_internal(model.internal, *start)
     together = model.coefficients(coordinates, rates)
     for k in range(model.n_members):
         alone = dataclasses.replace(
@@ -406,8 +406,11 @@ def damaged(content, name):
     changes = {
         "other format": {"format": "a cake recipe"},
         "later version": {"version": 99},
-        "other Z-matrix": {"zmatrix": [[1], [0, 1], [2, 0, 1], [3, 1, 0, 2]]},
-        "impossible Z-matrix": {"zmatrix": [[0], [0, 1]]},
+        "other Z-matrix": {
+            "coordinates": {"kind": "zmatrix", "rows": [[1], [0, 1], [2, 0, 1], [3, 1, 0, 2]]}
+        },
+        "unknown coordinates": {"coordinates": {"kind": "polar"}},
+        "impossible Z-matrix": {"coordinates": {"kind": "zmatrix", "rows": [[0], [0, 1]]}},
         "wrong shape": {"polynomial": content["polynomial"][:-1]},
         "missing layer": {"weights": content["weights"][:-1], "biases": content["biases"][:-1]},
         "not a tensor": {"masses": "heavy"},
@@ -421,7 +424,8 @@ def damaged(content, name):
 
 @pytest.mark.parametrize(
     "name",
-    ["other format", "later version", "other Z-matrix", "impossible Z-matrix", "wrong shape",
+    ["other format", "later version", "other Z-matrix", "unknown coordinates",
+     "impossible Z-matrix", "wrong shape",
      "missing layer", "not a tensor", "no metadata"],
 )  # fmt: skip
 def test_damaged_files_give_one_clear_error(model, tmp_path, name):

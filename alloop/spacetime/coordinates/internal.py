@@ -7,14 +7,15 @@ motion, written out, since each step is one product rule. Arrays are batched ove
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from alloop.spacetime.zmatrix import ZMatrix
+from alloop.spacetime.coordinates.protocol import Dual
 
-Dual = tuple[Tensor, Tensor]
-"""A value and its time derivative, of equal shape."""
+if TYPE_CHECKING:
+    from alloop.spacetime.coordinates.zmatrix import ZMatrix
 
 
 def to_internal(zmatrix: ZMatrix, positions: Tensor, velocities: Tensor) -> Dual:

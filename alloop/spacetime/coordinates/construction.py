@@ -17,9 +17,9 @@ import torch
 from numpy.typing import NDArray
 
 from alloop.errors import SpacetimeError
-from alloop.spacetime.graph import CovalentGraph
-from alloop.spacetime.internal import to_internal
-from alloop.spacetime.zmatrix import ZMatrix
+from alloop.spacetime.coordinates.graph import CovalentGraph
+from alloop.spacetime.coordinates.internal import to_internal
+from alloop.spacetime.coordinates.zmatrix import ZMatrix
 
 GOOD_SINE = 0.35
 """References whose sines never fall below this (20 degrees from a line) are taken unsearched."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from alloop.errors import SpacetimeError
+from alloop.spacetime.coordinates.internal import to_cartesian, to_internal, unwrap
+from alloop.spacetime.coordinates.protocol import Dual
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +86,46 @@ class ZMatrix:
         spans = {name: slice(ends[i], ends[i + 1]) for i, name in enumerate(names)}
         return {name: span for name, span in spans.items() if span.stop > span.start}
 
+    @property
+    def angular(self) -> slice:
+        """Where the dihedrals lie."""
+        return slice(self.n_bonds + self.n_angles, self.n_coordinates)
+
+    @property
+    def oriented(self) -> bool:
+        """A Z-matrix describes the shape alone."""
+        return False
+
+    def describe(self, positions: Tensor, velocities: Tensor) -> Dual:
+        """Return coordinates and rates, see :func:`to_internal`."""
+        return to_internal(self, positions, velocities)
+
+    def place(self, coordinates: Tensor, rates: Tensor) -> Dual:
+        """Return positions and velocities, see :func:`to_cartesian`."""
+        return to_cartesian(self, coordinates, rates)
+
+    def unwrap(self, coordinates: Tensor, positions: Tensor) -> Dual:
+        """Return continuous coordinates and signs of rates, see :func:`unwrap`."""
+        return unwrap(self, coordinates, positions)
+
+    def same_isomer(self, positions: Tensor, others: Tensor) -> bool:
+        """Tell whether the centres of two sets of frames have the same handedness."""
+        agreement = self._handedness(positions) * self._handedness(others).conj()
+        return bool((agreement.real >= 0).all())
+
+    def _handedness(self, positions: Tensor) -> Tensor:
+        """Return the mean exp(i phi) of the dihedrals between atoms that hang on the same bond."""
+        bond_of = {row[0]: row[1:3] for row in self.rows[2:]}
+        stiff = [row[1:3] == bond_of.get(row[3]) for row in self.rows[3:]]
+        coordinates, _ = self.describe(positions, torch.zeros_like(positions))
+        angles = coordinates[:, self.angular][:, stiff]
+        return torch.polar(torch.ones_like(angles), angles).mean(dim=0)
+
+    def definition(self) -> Mapping[str, Any]:
+        """Return the rows, plain JSON."""
+        return {"kind": "zmatrix", "rows": [list(row) for row in self.rows]}
+
     def columns(self, n_references: int) -> list[list[int]]:
         """Return (a, b, ...) as columns, of all rows with at least ``n_references`` references."""
         rows = [row[: n_references + 1] for row in self.rows if len(row) > n_references]
         return [list(column) for column in zip(*rows, strict=True)]
-
-    def digest(self, numbers: Sequence[int]) -> str:
-        """Return the sha-256 of the definition together with the elements it is for."""
-        text = json.dumps([[int(z) for z in numbers], self.rows])
-        return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,1 @@
+"""Internal coordinates: how a model sees the shape of a molecule."""
