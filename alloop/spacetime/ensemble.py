@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,8 +15,10 @@ from torch import Tensor
 from alloop.errors import SpacetimeError
 from alloop.spacetime.basis import TimeBasis
 from alloop.spacetime.coordinates.protocol import Coordinates
+from alloop.spacetime.energy_loss import EnergyLoss
 from alloop.spacetime.model import stacked_mlp
 from alloop.spacetime.settings import FitSettings
+from alloop.training.checkpoint import CheckpointFile
 
 Progress = Callable[[int, int, float], None]
 """Called with (steps done, steps in all, loss)."""
@@ -79,15 +82,18 @@ def train(
     loss: MotionLoss,
     settings: FitSettings,
     generator: torch.Generator,
-    deadline: float | None,
-    on_progress: Progress | None,
+    *,
+    energy_loss: EnergyLoss | None = None,
+    checkpoint: CheckpointFile | None = None,
+    deadline: float | None = None,
+    on_progress: Progress | None = None,
 ) -> tuple[Layers, dict[str, float]]:
     """Return trained layers, the best ones by the validation sample, and how it went.
 
     Adam with decoupled weight decay; the learning rate warms up and falls to zero by a cosine. Each
     member draws its own batches. How it went: ``steps``, and ``train_loss`` and ``validation_loss``
     where there was a step and a validation sample. At ``deadline`` (of ``time.monotonic``) training
-    ends early.
+    ends early. With a checkpoint, training goes on where it was, to the last bit.
 
     Raises
     ------
@@ -95,43 +101,103 @@ def train(
         The networks diverged.
 
     """
-    weights, biases = (tuple(p.clone().requires_grad_() for p in part) for part in layers)
-    optimiser = torch.optim.AdamW([*weights, *biases], betas=BETAS, weight_decay=WEIGHT_DECAY)
+    course = _Course(layers, generator, _validate(layers, validation, loss))
+    kept = None if checkpoint is None else checkpoint.load()
+    if kept is not None:
+        course.restore(kept)
     steps = settings.steps
-    best, best_loss = layers, _validate(layers, validation, loss)
-    done, current = 0, math.nan
-    for step in range(1, steps + 1):
-        if deadline is not None and time.monotonic() >= deadline:
-            break
-        for group in optimiser.param_groups:
-            group["lr"] = settings.learning_rate * _schedule(step, steps)
+    while course.step < steps and not (deadline is not None and time.monotonic() >= deadline):
+        course.step += 1
+        rate = settings.learning_rate * _schedule(course.step, steps)
         rows = torch.randint(
-            len(sample.inputs), (len(weights[0]), settings.batch), generator=generator
+            len(sample.inputs), (settings.members, settings.batch), generator=generator
         )
-        outputs = stacked_mlp(sample.inputs[rows], weights, biases)
-        total = loss(outputs - sample.targets[rows]).sum()
-        optimiser.zero_grad()
-        total.backward()
-        optimiser.step()
-        done, current = step, float(total.detach()) / len(weights[0])
-        if step % max(steps // N_VALIDATIONS, 1) == 0 or step == steps:
-            now = _copy(weights), _copy(biases)
-            value = _validate(now, validation, loss)
-            if validation is None or value < best_loss:
-                best, best_loss = now, value
+        outputs = stacked_mlp(sample.inputs[rows], *course.layers)
+        errors = outputs - sample.targets[rows]
+        losses = loss(errors)
+        total = losses.sum()
+        if energy_loss is not None:
+            total = total + settings.energy_weight * energy_loss(errors, rows, generator).sum()
+        course.descend(total, rate)
+        course.train_loss = float(losses.detach().mean())
+        if course.step % max(steps // N_VALIDATIONS, 1) == 0 or course.step == steps:
+            course.judge(_validate(course.snapshot(), validation, loss))
             if on_progress is not None:
-                on_progress(step, steps, current)
-    if not all(bool(torch.isfinite(p).all()) for part in best for p in part):
+                on_progress(course.step, steps, course.train_loss)
+        if checkpoint is not None:
+            checkpoint.offer(course.state)
+    if not all(bool(torch.isfinite(p).all()) for part in course.best for p in part):
         raise SpacetimeError(
             f"4D fit: the networks diverged at a learning rate of {settings.learning_rate};"
             " lower it, or look for broken trajectories"
         )
-    course = {"steps": float(done), "train_loss": current, "validation_loss": best_loss}
-    return best, {name: value for name, value in course.items() if not math.isnan(value)}
+    return course.best, course.numbers()
 
 
-def _copy(parameters: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return tuple(parameter.detach().clone() for parameter in parameters)
+class _Course:
+    """Where a training is: all that it takes to go on from there."""
+
+    def __init__(self, layers: Layers, generator: torch.Generator, best_loss: float) -> None:
+        weights, biases = (tuple(p.clone().requires_grad_() for p in part) for part in layers)
+        self.layers: Layers = weights, biases
+        self.best, self.best_loss = layers, best_loss
+        self.step, self.train_loss = 0, math.nan
+        self._generator = generator
+        self._optimiser = torch.optim.AdamW(
+            [*weights, *biases], betas=BETAS, weight_decay=WEIGHT_DECAY
+        )
+
+    def descend(self, total: Tensor, rate: float) -> None:
+        """Take one step of the optimiser."""
+        for group in self._optimiser.param_groups:
+            group["lr"] = rate
+        self._optimiser.zero_grad()
+        total.backward()
+        self._optimiser.step()
+
+    def judge(self, validation_loss: float) -> None:
+        """Keep the present layers if they are the best so far; without a judge the last are."""
+        if math.isnan(validation_loss) or not self.best_loss <= validation_loss:
+            self.best, self.best_loss = self.snapshot(), validation_loss
+
+    def snapshot(self) -> Layers:
+        """Return a copy of the present layers."""
+        weights, biases = (tuple(p.detach().clone() for p in part) for part in self.layers)
+        return weights, biases
+
+    def state(self) -> dict[str, Any]:
+        """Return everything that the next step depends on."""
+        return {
+            "step": self.step,
+            "layers": [list(part) for part in self.snapshot()],
+            "best": [list(part) for part in self.best],
+            "best_loss": self.best_loss,
+            "train_loss": self.train_loss,
+            "optimiser": self._optimiser.state_dict(),
+            "generator": self._generator.get_state(),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go back to a state."""
+        self.step, self.train_loss = state["step"], state["train_loss"]
+        self.best_loss = state["best_loss"]
+        weights, biases = (tuple(part) for part in state["best"])
+        self.best = weights, biases
+        with torch.no_grad():
+            for part, kept in zip(self.layers, state["layers"], strict=True):
+                for parameter, values in zip(part, kept, strict=True):
+                    parameter.copy_(values)
+        self._optimiser.load_state_dict(state["optimiser"])
+        self._generator.set_state(state["generator"])
+
+    def numbers(self) -> dict[str, float]:
+        """Return how it went."""
+        course = {
+            "steps": float(self.step),
+            "train_loss": self.train_loss,
+            "validation_loss": self.best_loss,
+        }
+        return {name: value for name, value in course.items() if not math.isnan(value)}
 
 
 def _validate(layers: Layers, validation: Sample | None, loss: MotionLoss) -> float:

@@ -45,7 +45,7 @@ def _n_factors(internal: Coordinates) -> int:
 
 
 def _n_angular(internal: Coordinates) -> int:
-    return internal.angular.stop - internal.angular.start
+    return int(internal.angular.stop) - int(internal.angular.start)
 
 
 def _pairs(internal: Coordinates) -> Tensor:

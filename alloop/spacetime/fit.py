@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,14 +17,19 @@ from alloop.spacetime.accuracy import Assessment, assess
 from alloop.spacetime.basis import TimeBasis
 from alloop.spacetime.coordinates.choice import choose
 from alloop.spacetime.coordinates.protocol import Coordinates
+from alloop.spacetime.energy_loss import EnergyLoss
 from alloop.spacetime.ensemble import MotionLoss, Progress, Sample, new_layers, train
 from alloop.spacetime.model import SpacetimeModel
 from alloop.spacetime.settings import FitSettings
+from alloop.spacetime.surface import Surface
 from alloop.spacetime.symmetry import Operation, find_operations
 from alloop.spacetime.trajectories import TrajectorySet, draw_windows
+from alloop.training.checkpoint import CheckpointFile, identity
 
 N_SAMPLED_FRAMES = 100
 """How many frames decide about coordinates and symmetries."""
+CHECKPOINT_S = 20.0
+"""Seconds between checkpoints: what a fit that is stopped may lose."""
 N_VALIDATION_WINDOWS = 4096
 """Enough to tell the better of two sets of networks."""
 
@@ -38,6 +45,7 @@ class FittedModel:
         (where steps were done) and ``validation_loss`` (where that split has trajectories).
     validation, test : the errors of :func:`alloop.spacetime.accuracy.assess`, or None where the
         split has no trajectory as long as a segment.
+    note : what is to be said about the checkpoint; empty if nothing.
 
     """
 
@@ -45,6 +53,7 @@ class FittedModel:
     course: Mapping[str, float]
     validation: Assessment | None
     test: Assessment | None
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,13 +63,21 @@ class _Problem:
     basis: TimeBasis
     times: Tensor
     operations: list[Operation]
+    reversible: bool
 
     def lesson(self, indices: list[int], n_windows: int, seed: int) -> _Lesson:
         """Return random windows of some trajectories, with the coefficients of their motion."""
         starts, rates, wanted = [], [], []
         n_steps = len(self.times)
         for windows in draw_windows(
-            self.data, indices, self.internal, self.operations, n_steps, n_windows, seed
+            self.data,
+            indices,
+            self.internal,
+            self.operations,
+            n_steps,
+            n_windows,
+            seed,
+            backward=self.reversible,
         ):
             uniform = windows.rates[:, None]
             bent = windows.displacements - uniform * self.times[:, None]
@@ -81,6 +98,10 @@ class _Lesson:
         """Return normalised features and the coefficients to be had from them."""
         return model.normalised(self.starts, self.rates), self.wanted
 
+    def as_arrays(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return starts, rates and the coefficients of the motion."""
+        return self.starts, self.rates, self.wanted
+
     def for_networks(self, model: SpacetimeModel) -> Sample:
         """Return what the polynomial of a model leaves to its networks."""
         inputs, wanted = self.as_seen_by(model)
@@ -94,6 +115,9 @@ def fit(
     seed: int,
     *,
     initial: SpacetimeModel | None = None,
+    surface: Surface | None = None,
+    checkpoint: Path | None = None,
+    checkpoint_s: float = CHECKPOINT_S,
     deadline: float | None = None,
     on_progress: Progress | None = None,
 ) -> FittedModel:
@@ -109,6 +133,10 @@ def fit(
     settings : what the fit may cost.
     seed : of everything random.
     initial : an earlier model of the molecule, whose networks are trained further.
+    surface : the potential energy, needed with ``settings.energy_weight``.
+    checkpoint : file that keeps the state of the training; a fit that finds its own goes on from
+        there, to the last bit.
+    checkpoint_s : seconds between two states.
     deadline : of ``time.monotonic()``, when training ends early.
     on_progress : called now and then with (steps done, steps in all, loss).
 
@@ -116,9 +144,12 @@ def fit(
     ------
     SpacetimeError
         No trajectory to learn from is as long as a segment, the frames do not fit the cutoff, the
-        molecule cannot be described, or ``initial`` is of another kind.
+        molecule cannot be described, ``initial`` is of another kind, or the energy has a weight
+        and no surface.
 
     """
+    if settings.energy_weight > 0 and surface is None:
+        raise SpacetimeError("4D fit: energy_weight needs a potential, and none is given")
     usable = _usable(data, settings.cutoff)
     problem = _pose(data, settings, usable["train"], initial)
     lesson = problem.lesson(usable["train"], settings.windows, seed)
@@ -128,15 +159,27 @@ def fit(
         held_out = problem.lesson(usable["validation"], N_VALIDATION_WINDOWS, seed)
     untrained = _untrained(problem, lesson, held_out, settings, generator, initial)
     untrained = replace(untrained, metadata=_metadata(data, settings, seed))
+    scale = untrained.coefficient_scale
+    file = None
+    if checkpoint is not None:
+        owner = identity(data, settings, seed, untrained.weights, untrained.polynomial)
+        file = CheckpointFile(checkpoint, owner, checkpoint_s)
+    energy_loss = None
+    if surface is not None and settings.energy_weight > 0:
+        energy_loss = EnergyLoss(
+            problem.internal, problem.basis, scale, surface, *lesson.as_arrays()
+        )
     (weights, biases), course = train(
         (untrained.weights, untrained.biases),
         lesson.for_networks(untrained),
         held_out.for_networks(untrained) if held_out else None,
-        MotionLoss(problem.internal, problem.basis, problem.times, untrained.coefficient_scale),
+        MotionLoss(problem.internal, problem.basis, problem.times, scale),
         settings,
         generator,
-        deadline,
-        on_progress,
+        energy_loss=energy_loss,
+        checkpoint=file,
+        deadline=deadline,
+        on_progress=on_progress,
     )
     model = replace(untrained, weights=weights, biases=biases)
     course |= {"windows": len(lesson.starts), "operations": len(problem.operations)}
@@ -144,7 +187,7 @@ def fit(
         assess(model, data, usable[split]) if usable[split] else None
         for split in ("validation", "test")
     )
-    return FittedModel(model, course, validation, test)
+    return FittedModel(model, course, validation, test, "" if file is None else file.note)
 
 
 def _usable(data: TrajectorySet, cutoff: float) -> dict[str, list[int]]:
@@ -184,7 +227,9 @@ def _pose(
         _check_initial(initial, data, settings, size)
         internal, basis = initial.internal, initial.basis
     operations = find_operations(internal, data.numbers, frames)
-    return _Problem(data, internal, basis, times, operations)
+    if not settings.augment:
+        operations = operations[:1]
+    return _Problem(data, internal, basis, times, operations, settings.augment)
 
 
 def _check_initial(
@@ -221,7 +266,7 @@ def _untrained(
         weights, biases = initial.weights, initial.biases
     model = SpacetimeModel(
         numbers=tuple(int(z) for z in problem.data.numbers),
-        masses=torch.as_tensor(problem.data.masses, dtype=torch.float64),
+        masses=torch.tensor(np.array(problem.data.masses, dtype=np.float64)),
         internal=problem.internal,
         basis=problem.basis,
         feature_mean=mean,

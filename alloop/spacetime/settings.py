@@ -22,6 +22,9 @@ class FitSettings:
     batch : windows per optimiser step and member.
     steps : optimiser steps; 0 leaves the polynomial alone.
     learning_rate : of Adam, at its peak.
+    energy_weight : weight of the error of the potential energy in the loss; GICnet's is 1.
+    augment : whether to learn from trajectories reversed in time, and mirrored or with like atoms
+        exchanged where the molecule allows it, as well.
 
     Raises
     ------
@@ -38,6 +41,8 @@ class FitSettings:
     batch: int = 256
     steps: int = 1000
     learning_rate: float = 6e-3
+    energy_weight: float = 0.0
+    augment: bool = True
 
     def __post_init__(self) -> None:
         for name in ("cutoff", "members", "basis_size", "windows", "batch", "learning_rate"):
@@ -48,5 +53,8 @@ class FitSettings:
             raise SpacetimeError(
                 f"4D fit: widths of hidden layers are {self.hidden}, want positive"
             )
-        if self.steps < 0:
-            raise SpacetimeError(f"4D fit: steps must not be negative, got {self.steps}")
+        for name in ("steps", "energy_weight"):
+            if not getattr(self, name) >= 0:
+                raise SpacetimeError(
+                    f"4D fit: {name} must not be negative, got {getattr(self, name)}"
+                )

@@ -48,7 +48,7 @@ class CommitteeSurface:
 
     def energies(self, positions: Tensor) -> Tensor:
         """Return mean energies (...,), eV; gradients come from the potentials' own forces."""
-        energies: Tensor = _Energies.apply(positions, self)
+        energies: Tensor = _Energies.apply(positions, self)  # type: ignore[no-untyped-call]  # torch
         return energies
 
     def with_forces(self, positions: Tensor) -> tuple[Tensor, Tensor]:

@@ -146,6 +146,8 @@ def draw_windows(
     n_steps: int,
     n_windows: int,
     seed: int,
+    *,
+    backward: bool = True,
 ) -> Iterator[Windows]:
     """Yield about ``n_windows`` random overlapping windows in pieces, forward and backward in time.
 
@@ -154,7 +156,8 @@ def draw_windows(
     """
     rng = seeds.generator(seed, "windows")
     starts_of = {i: max(len(data.positions[i]) - n_steps, 0) for i in indices}
-    available = 2 * len(operations) * sum(starts_of.values())
+    directions = (False, True) if backward else (False,)
+    available = len(directions) * len(operations) * sum(starts_of.values())
     share = min(1.0, n_windows / max(available, 1))
     for operation in operations:
         for i, n_starts in starts_of.items():
@@ -163,10 +166,10 @@ def draw_windows(
                 continue
             positions, velocities = data.motion(i)
             motion = InternalTrajectory.of(internal, operation(positions), operation(velocities))
-            for backward in (False, True):
+            for reverse in directions:
                 chosen = np.sort(rng.choice(n_starts, count, replace=False))
-                starts = torch.as_tensor(chosen + (n_steps if backward else 0))
-                yield motion.cut(starts, n_steps, backward=backward)
+                starts = torch.as_tensor(chosen + (n_steps if reverse else 0))
+                yield motion.cut(starts, n_steps, backward=reverse)
 
 
 def consecutive_starts(n_frames: int, n_steps: int) -> Tensor:

@@ -12,16 +12,16 @@ import torch
 from alloop.errors import ModelError, SpacetimeError
 from alloop.spacetime import features, polynomial
 from alloop.spacetime.basis import TimeBasis
+from alloop.spacetime.coordinates.internal import to_cartesian, to_internal
+from alloop.spacetime.coordinates.zmatrix import ZMatrix
 from alloop.spacetime.ensemble import MotionLoss, Sample, new_layers, train
 from alloop.spacetime.files import load_model, save_model
 from alloop.spacetime.fit import fit
-from alloop.spacetime.coordinates.internal import to_cartesian, to_internal
 from alloop.spacetime.model import stacked_mlp
 from alloop.spacetime.orientation import momenta, predict
 from alloop.spacetime.propagate import propagate
 from alloop.spacetime.settings import FitSettings
 from alloop.spacetime.trajectories import InternalTrajectory, TrajectorySet
-from alloop.spacetime.coordinates.zmatrix import ZMatrix
 
 WITH_VALIDATION = ("train",) * 24 + ("validation", "test")
 PEROXIDE = np.array([8, 8, 1, 1])
@@ -279,7 +279,7 @@ def test_validation_chooses_the_networks():
 
     def last_weights(validation):
         lesson = Sample(inputs, targets)
-        (weights, _), course = train(layers, lesson, validation, loss, QUICK, generator, None, None)
+        (weights, _), course = train(layers, lesson, validation, loss, QUICK, generator)
         return weights[-1], course
 
     helped, course = last_weights(Sample(inputs, targets))
