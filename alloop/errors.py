@@ -12,6 +12,7 @@ AlloopError
 ├── DynamicsError(RuntimeError)    a trajectory cannot be started
 ├── AcquisitionError(ValueError)   frames cannot be judged, calibrated or chosen between
 ├── SpacetimeError(RuntimeError)   a 4D model cannot be built, fitted or propagated
+├── AnalysisError(ValueError)      trajectories cannot be analysed or compared
 ├── ArtifactError(OSError)         a file of the store is missing or not what its name says
 ├── LedgerError(RuntimeError)      the database refuses
 │   └── LedgerBusyError            another driver holds the campaign
@@ -91,6 +92,10 @@ class AcquisitionError(AlloopError, ValueError):
 
 class SpacetimeError(AlloopError, RuntimeError):
     """A 4D model cannot be built, fitted or propagated."""
+
+
+class AnalysisError(AlloopError, ValueError):
+    """Trajectories cannot be analysed or compared."""
 
 
 class ArtifactError(AlloopError, OSError):

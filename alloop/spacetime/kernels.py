@@ -70,19 +70,13 @@ class PeriodicKernel:
 
     def value(self, lag: Array) -> Array:
         """Return k at lags in fs."""
-        result: Array = np.exp(-2 / self.width**2 * np.sin(np.pi * self._phase(lag)) ** 2)
+        result: Array = np.exp(-2 / self.width**2 * np.sin(np.pi * lag / self.period) ** 2)
         return result
 
     def slope(self, lag: Array) -> Array:
         """Return dk/d(lag), 1/fs."""
         factor = -2 * np.pi / (self.width**2 * self.period)
-        result: Array = factor * np.sin(2 * np.pi * self._phase(lag)) * self.value(lag)
-        return result
-
-    def _phase(self, lag: Array) -> Array:
-        """Return the lag in periods, without whole ones, whose sine would lose digits."""
-        periods = lag / self.period
-        result: Array = periods - np.round(periods)
+        result: Array = factor * np.sin(2 * np.pi * lag / self.period) * self.value(lag)
         return result
 
 
@@ -124,9 +118,7 @@ class KernelTrajectory:
         return self.kernel.value(lag) @ self.weights, self.kernel.slope(lag) @ self.weights
 
 
-def leave_one_out(
-    times: ArrayLike, values: ArrayLike, kernel: Kernel, ridge: float
-) -> Array:
+def leave_one_out(times: ArrayLike, values: ArrayLike, kernel: Kernel, ridge: float) -> Array:
     """Return what a fit without a point misses there, for each point (n_points, ...).
 
     In closed form: w_i / [(K + λ)⁻¹]_ii (Rasmussen and Williams, Gaussian Processes for Machine
@@ -174,7 +166,7 @@ def estimate_period(times: ArrayLike, values: ArrayLike) -> float:
             f"a period needs one coordinate at 4 or more rising times, got shape {x.shape}"
         )
     roots = CubicSpline(t, x).derivative().roots(extrapolate=False)
-    # A start at rest may show as two roots around the first sample.
+    # A turning point on a sample is a root of the pieces on both sides.
     turns = roots[np.diff(roots, prepend=-np.inf) > np.diff(t).min()]
     if len(turns) < 3:
         raise SpacetimeError(
@@ -184,9 +176,7 @@ def estimate_period(times: ArrayLike, values: ArrayLike) -> float:
     return float((turns[2 * n_periods] - turns[0]) / n_periods)
 
 
-def add_previous_period(
-    times: ArrayLike, values: ArrayLike, period: float
-) -> tuple[Array, Array]:
+def add_previous_period(times: ArrayLike, values: ArrayLike, period: float) -> tuple[Array, Array]:
     """Return the points once more, a period earlier, before themselves: data of [-p, p].
 
     Of a motion that starts at rest this is the mirror image in time. What would fall on times
@@ -208,25 +198,27 @@ def propagate_by_segments(
     Raises
     ------
     SpacetimeError
-        A segment ends further than ``tolerance`` from its start, in units of the ranges that
-        values and rates span; or it reaches beyond the times learnt.
+        The segment is not positive, reaches beyond the times learnt, or ends further than
+        ``tolerance`` from its start, in units of the ranges that values and rates span.
 
     """
+    _check_positive("segment / fs", segment)
     t = np.asarray(times, dtype=np.float64)
     local = t - np.trunc(t / segment) * segment
-    span = np.linspace(0.0, segment, 101)
+    earliest = local.min(initial=0.0)
     first, last = model.times.min(), model.times.max()
-    if not (min(local.min(initial=0.0), 0.0) >= first and segment <= last):
+    if not (first <= earliest and segment <= last):
         raise SpacetimeError(
-            f"a segment of {segment:g} fs needs times from {local.min(initial=0.0):g} fs on, the "
-            f"model knows {first:g} to {last:g} fs: learn these or shorten the segment"
+            f"segments need times from {earliest:g} to {segment:g} fs, the model knows {first:g} "
+            f"to {last:g} fs: learn these or shorten the segment"
         )
+    span = np.linspace(0.0, segment, 101)
     for what, course in zip(("values", "rates"), model.predict(span), strict=True):
-        miss = np.abs(course[-1] - course[0]) / np.ptp(course, axis=0)
-        if not np.max(miss) <= tolerance:
+        gap, reach = np.abs(course[-1] - course[0]), np.ptp(course, axis=0)
+        if not np.all(gap <= tolerance * reach):
             raise SpacetimeError(
-                f"after {segment:g} fs {what} are {np.max(miss):.3g} of their range away from the "
-                f"start, want {tolerance:g} at most: the segment must be a period"
+                f"after {segment:g} fs {what} are {np.max(gap):.3g} away from the start and span "
+                f"{np.max(reach):.3g}; want {tolerance:g} of that: the segment must be a period"
             )
     return model.predict(local)
 
