@@ -93,9 +93,11 @@ class SpacetimeModel:
 def stacked_mlp(inputs: Tensor, weights: tuple[Tensor, ...], biases: tuple[Tensor, ...]) -> Tensor:
     """Return the outputs (n_members, n_rows, n_out) of all members at once.
 
-    ``inputs`` are (n_rows, n_in), common to all members, or (n_members, n_rows, n_in).
+    ``inputs`` are (n_rows, n_in), common to all members, or (n_members, n_rows, n_in). A layer as
+    wide as the one before it adds to it (He et al. 2016, arXiv:1512.03385).
     """
     hidden = inputs.expand(len(weights[0]), *inputs.shape[-2:])
     for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
-        hidden = torch.nn.functional.silu(torch.baddbmm(bias, hidden, weight))
+        change = torch.nn.functional.silu(torch.baddbmm(bias, hidden, weight))
+        hidden = hidden + change if weight.shape[-2] == weight.shape[-1] else change
     return torch.baddbmm(biases[-1], hidden, weights[-1])
