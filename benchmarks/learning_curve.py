@@ -15,14 +15,12 @@ import math
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib import pyplot as plt
-from matplotlib.ticker import ScalarFormatter
 from numpy.typing import NDArray
 
 from alloop.artifacts import ArtifactStore
 from alloop.datasets import Dataset, load_dataset
+from alloop.report.plots import Point, learning_curve
 from alloop.report.status import status
 from alloop_db.ledger import open_readonly
 from alloop_tasks.evaluate import frame_errors, judge_audit
@@ -46,7 +44,8 @@ def main() -> None:
                 f"  {interval:>20}  {then['force_rmse']:8.4f}  {then['n_frames']:11d}"
             )
     if options.output:
-        _draw(curves, options.output)
+        drawn = {f"{path}, audit frames": _points(curve) for path, curve in curves.items()}
+        learning_curve(drawn).savefig(options.output, dpi=120)
         print(f"wrote {options.output}")
 
 
@@ -93,31 +92,11 @@ def _paths(directory: Path, sql: str, suffix: str) -> list[Path]:
     return [store.get(digest, suffix) for digest in digests]
 
 
-def _draw(curves: dict[Path, list[dict[str, Any]]], output: Path) -> None:
-    mpl.use("Agg")
-    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
-    axes.set_yscale("log")
-    for path, points in curves.items():
-        errors = [p["now"] for p in points]
-        low = [e["force_rmse"] - (e["force_low"] or e["force_rmse"]) for e in errors]
-        high = [(e["force_high"] or e["force_rmse"]) - e["force_rmse"] for e in errors]
-        axes.errorbar(
-            [p["labels"] for p in points],
-            [e["force_rmse"] for e in errors],
-            yerr=(low, high),
-            marker="o",
-            capsize=3,
-            label=path.name,
-        )
-    axes.yaxis.set_major_formatter(ScalarFormatter())
-    axes.yaxis.set_minor_formatter(ScalarFormatter())
-    axes.set(
-        xlabel="labels trained on",
-        ylabel="audit force RMSE / eV/Å",
-    )
-    axes.grid(visible=True, which="both", alpha=0.3)
-    axes.legend()
-    figure.savefig(output, dpi=120)
+def _points(curve: list[dict[str, Any]]) -> list[Point]:
+    return [
+        Point(p["labels"], p["now"]["force_rmse"], p["now"]["force_low"], p["now"]["force_high"])
+        for p in curve
+    ]
 
 
 def _number(value: float | None) -> str:

@@ -12,13 +12,17 @@ from typing import Annotated
 import typer
 
 from alloop import __version__
-from alloop.cli import models
+from alloop.cli import models, spacetime
 from alloop.errors import (
     AlloopError,
     ConfigError,
     DataError,
+    DynamicsError,
+    FrameError,
+    MethodError,
     ModelError,
     SiteError,
+    SpacetimeError,
     StructureError,
 )
 
@@ -46,6 +50,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="From one YAML file to a neural potential that can be trusted, and a 4D model.",
 )
+
+_ABOUT_WHAT_IS_GIVEN = (
+    *(ConfigError, StructureError, SiteError, DataError, ModelError),
+    *(FrameError, MethodError, DynamicsError, SpacetimeError),
+)
+"""Errors of what a person gave: exit code 2."""
 
 ConfigFile = Annotated[Path, typer.Argument(help="The campaign file.", metavar="CONFIG")]
 CampaignOption = Annotated[
@@ -117,8 +127,20 @@ def start(config: ConfigFile) -> None:
         typer.echo("stopped; start again to go on", err=True)
         raise typer.Exit(EXIT_CODES["paused"]) from None
     display.say(verdict.text)
+    _report_at_the_end(loaded.directory)
     display.say(f"more: alloop status -c {loaded.directory}; alloop query -c {loaded.directory}")
     raise typer.Exit(verdict.exit_code)
+
+
+def _report_at_the_end(directory: Path) -> None:
+    """Write the report; whatever goes wrong with it, even Ctrl-C, the verdict stands."""
+    try:
+        from alloop.report.html import write_report
+
+        typer.echo(f"report: {write_report(directory)}")
+    except (Exception, KeyboardInterrupt) as error:
+        words = " ".join(f"{type(error).__name__} {error}".split())
+        typer.echo(f"warning: no report was written: {words}", err=True)
 
 
 @app.command()
@@ -152,6 +174,23 @@ def status(campaign: CampaignOption = None, as_json: JsonOption = False) -> None
     summary["driver"] = None if owner is None else str(owner)
     summary["directory"] = str(directory)
     typer.echo(json.dumps(summary, indent=2) if as_json else status_text(summary))
+
+
+@app.command()
+def report(
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="File to write. Default: report.html beside the ledger."
+        ),
+    ] = None,
+    campaign: CampaignOption = None,
+) -> None:
+    """Write what the ledger knows, with plots, as one HTML file; works while it runs."""
+    from alloop.cli.campaigns import find_campaign
+    from alloop.report.html import write_report
+
+    typer.echo(f"wrote {write_report(find_campaign(campaign), output)}")
 
 
 @app.command()
@@ -220,6 +259,7 @@ def lineage(
 
 app.command()(models.train)
 app.command()(models.evaluate)
+app.add_typer(spacetime.app, name="spacetime")
 
 
 def _show_version(wanted: bool) -> None:
@@ -241,7 +281,7 @@ def main() -> None:
     """Run the command line; every foreseen error is one message and an exit code."""
     try:
         app()
-    except (ConfigError, StructureError, SiteError, DataError, ModelError) as error:
+    except _ABOUT_WHAT_IS_GIVEN as error:
         typer.echo(str(error), err=True)
         sys.exit(2)
     except AlloopError as error:

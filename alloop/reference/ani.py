@@ -54,7 +54,7 @@ def build(
         numbers=numbers,
         charge=charge,
         multiplicity=multiplicity,
-        single_point=_SinglePoint(committee),
+        single_point=MeanOfCommittee(committee),
         failures=(),
     )
 
@@ -67,10 +67,13 @@ def _load(name: str, folder: str | None) -> tuple[Committee, str]:
 
 
 @dataclass(frozen=True, slots=True)
-class _SinglePoint:
+class MeanOfCommittee:
+    """Mean energy and force of a committee as the single point of a reference."""
+
     committee: Committee
 
     def __call__(self, frame: Frame, attempt: int) -> tuple[float, NDArray[np.float64]]:
+        """Return energy (eV) and forces (eV/Å); EngineError where two atoms coincide."""
         del attempt  # there is nothing to converge
         cell = None
         if frame.cell is not None:

@@ -6,13 +6,31 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, case, func, select
 
+from alloop.errors import LedgerError
 from alloop_db import schema as t
 
 
 def status(engine: Engine) -> dict[str, Any]:
-    """Return a JSON-ready summary: campaign, generations, labels, tasks, errors, 4D models."""
+    """Return a JSON-ready summary: campaign, generations, labels, tasks, errors, 4D models.
+
+    Raises LedgerError if the ledger knows of no campaign yet.
+    """
     with engine.connect() as connection:
-        campaign = connection.execute(select(t.CampaignRow.__table__)).one()
+        models = _spacetime(connection)
+    return progress(engine) | {"spacetime_models": models}
+
+
+def progress(engine: Engine) -> dict[str, Any]:
+    """Return the summary without 4D models, which older ledgers keep in other columns.
+
+    Raises LedgerError if the ledger knows of no campaign yet.
+    """
+    with engine.connect() as connection:
+        campaign = connection.execute(select(t.CampaignRow.__table__)).one_or_none()
+        if campaign is None:  # its driver was killed between making the file and filling it
+            raise LedgerError(
+                f"ledger {engine.url.database} is still empty; `alloop start` fills it"
+            )
         number = connection.scalar(select(func.max(t.Generation.number)))
         return {
             "name": campaign.name,
@@ -28,7 +46,6 @@ def status(engine: Engine) -> dict[str, Any]:
             "cpu_seconds": _cpu_seconds(connection),
             "trajectories": _counts(connection, t.Trajectory.reason),
             "generations": _generations(connection),
-            "spacetime_models": _spacetime(connection),
         }
 
 
@@ -106,21 +123,41 @@ def _spacetime(connection: Connection) -> list[dict[str, Any]]:
         select(
             t.SpacetimeModel.metrics,
             t.SpacetimeModel.cutoff,
+            t.SpacetimeModel.status,
+            t.SpacetimeModel.reason,
             t.System.name,
             t.Generation.number,
             t.Artifact.sha256,
+            t.SpacetimeProbe.n_segments,
+            t.SpacetimeProbe.n_flagged,
+            select(func.count())
+            .where(t.Trajectory.task_id == t.SpacetimeProbe.task_id)
+            .scalar_subquery()
+            .label("n_begun"),
         )
         .join(t.System, t.System.system_id == t.SpacetimeModel.system_id)
         .join(t.Generation, t.Generation.generation_id == t.SpacetimeModel.generation_id)
         .join(t.Artifact, t.Artifact.artifact_id == t.SpacetimeModel.artifact_id)
+        .join(
+            t.SpacetimeProbe,
+            t.SpacetimeProbe.spacetime_model_id == t.SpacetimeModel.spacetime_model_id,
+            isouter=True,
+        )
+        .order_by(t.SpacetimeModel.spacetime_model_id)
     )
+    probe = ("n_segments", "n_flagged", "n_begun")
     return [
         {
             "system": row.name,
             "generation": row.number,
             "cutoff_fs": row.cutoff,
             "sha256": row.sha256,
+            "status": row.status,
+            "reason": row.reason,
             "metrics": row.metrics,
+            "probe": (
+                None if row.n_segments is None else {name: getattr(row, name) for name in probe}
+            ),
         }
         for row in rows
     ]

@@ -25,7 +25,8 @@ def status_text(summary: dict[str, Any]) -> str:
     if summary["losses"]:
         lines.append(f"tasks lost with their worker or driver and repeated: {summary['losses']}")
     lines += ["", *_table(summary["generations"])]
-    lines += [_spacetime(model) for model in summary["spacetime_models"]]
+    for model in summary["spacetime_models"]:
+        lines += _spacetime(model)
     return "\n".join(lines)
 
 
@@ -40,8 +41,8 @@ def _table(generations: list[dict[str, Any]]) -> list[str]:
                 str(entry["labels"]),
                 str(entry["failed"]),
                 _or_dash(entry["training_labels"]),
-                _error(audit),
-                _error(blind),
+                error_words(audit),
+                error_words(blind),
                 _or_dash(audit["n_frames"] if audit else None),
             )
         )
@@ -49,14 +50,26 @@ def _table(generations: list[dict[str, Any]]) -> list[str]:
     return ["  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in rows]
 
 
-def _spacetime(model: dict[str, Any]) -> str:
+def _spacetime(model: dict[str, Any]) -> list[str]:
     head = (
         f"4D model of {model['system']} after generation {model['generation']}"
         f" (to {model['cutoff_fs']:g} fs, {model['sha256'][:12]})"
     )
-    test = model["metrics"].get("test")
+    lines = [
+        f"{head}: {_spacetime_errors(model['metrics'].get('test'))}",
+        f"  {model['status'].replace('_', ' ')}: {model['reason']}",
+    ]
+    if model["probe"]:
+        lines.append(
+            "  probed: {n_flagged} of {n_segments} segments flagged, {n_begun} reference"
+            " trajectories begun there".format(**model["probe"])
+        )
+    return lines
+
+
+def _spacetime_errors(test: dict[str, Any] | None) -> str:
     if test is None:
-        return f"{head}: no trajectory was left to test it on"
+        return "no trajectory was left to test it on"
     units = {"bond": "Å", "angle": "rad", "dihedral": "rad"}
     errors = ", ".join(
         f"{name} {test['ensemble'][name]:.4f} {unit} (ballistic {test['ballistic'][name]:.3f})"
@@ -64,12 +77,13 @@ def _spacetime(model: dict[str, Any]) -> str:
         if name in test["ensemble"]
     )
     return (
-        f"{head}: on {test['n_segments']} segments of {test['n_trajectories']} trajectories it has"
-        f" not seen, {errors}"
+        f"on {test['n_segments']} segments of {test['n_trajectories']} trajectories it has not"
+        f" seen, {errors}"
     )
 
 
-def _error(entry: dict[str, Any] | None) -> str:
+def error_words(entry: dict[str, Any] | None) -> str:
+    """Return a row of ``evaluation`` in words, such as ``0.123 [0.101, 0.150] eV/Å``."""
     if entry is None:
         return "-"
     interval = ""

@@ -32,12 +32,14 @@ LOSS_WEIGHTS = {
     "dihedral": (4.0, 24.0),
     "displacement": (1.0, 16.0),
 }
-"""Of coordinates and rates; GICnet's (doi:10.1021/acs.jpclett.3c01592, SI), as of bonds for ours."""
+"""Of coordinates and rates; GICnet's (doi:10.1021/acs.jpclett.3c01592, SI), for ours as bonds'."""
 WARM_UP_STEPS = 50
 BETAS = (0.9, 0.99)
 WEIGHT_DECAY = 0.1
 N_VALIDATIONS = 10
 """How many times in a training the best networks so far are looked for."""
+N_REPORTS = 100
+"""How many times in a training progress is told."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -129,10 +131,12 @@ def train(
         course.train_loss = float(losses.detach().mean())
         if course.step % max(steps // N_VALIDATIONS, 1) == 0 or course.step == steps:
             course.judge(_validate(course.snapshot(), validation, loss))
-            if on_progress is not None:
-                on_progress(course.step, steps, course.train_loss)
+        if on_progress is not None and course.step % max(steps // N_REPORTS, 1) == 0:
+            on_progress(course.step, steps, course.train_loss)
         if checkpoint is not None:
             checkpoint.offer(course.state)
+    if checkpoint is not None and course.step < steps:
+        checkpoint.keep(course.state())
     if not all(bool(torch.isfinite(p).all()) for part in course.best for p in part):
         raise SpacetimeError(
             f"4D fit: the networks diverged at a learning rate of {settings.learning_rate};"

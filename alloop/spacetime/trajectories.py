@@ -111,31 +111,25 @@ class Windows:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class InternalTrajectory:
-    """One trajectory in internal coordinates, ready to be cut into windows."""
+    """One trajectory in internal coordinates, continuous in time, ready to be cut into windows."""
 
+    internal: Coordinates
     coordinates: Tensor
     rates: Tensor
-    continuous: Tensor
-    signs: Tensor
 
     @classmethod
     def of(cls, internal: Coordinates, positions: Tensor, velocities: Tensor) -> InternalTrajectory:
         """Return the trajectory (n_frames, n_atoms, 3) in internal coordinates."""
-        coordinates, rates = internal.describe(positions, velocities)
-        continuous, signs = internal.unwrap(coordinates, positions)
-        return cls(coordinates, rates, continuous, signs)
+        return cls(internal, *internal.follow(positions, velocities))
 
     def cut(self, starts: Tensor, n_steps: int, *, backward: bool = False) -> Windows:
         """Return windows of ``n_steps`` frames after the starting frames, or reversed in time."""
         sign = -1 if backward else 1
         frames = starts[:, None] + sign * torch.arange(1, n_steps + 1)
-        side = self.signs[starts][:, None]
-        return Windows(
-            self.coordinates[starts],
-            sign * self.rates[starts],
-            side * (self.continuous[frames] - self.continuous[starts][:, None]),
-            sign * side * self.signs[frames] * self.rates[frames],
-        )
+        start = self.coordinates[starts], sign * self.rates[starts]
+        moved = self.coordinates[frames] - start[0][:, None]
+        first, later = self.internal.fold(start, (moved, sign * self.rates[frames]))
+        return Windows(*first, *later)
 
 
 def draw_windows(

@@ -63,10 +63,13 @@ class CheckpointFile:
 
     def offer(self, state: Callable[[], Mapping[str, Any]]) -> None:
         """Write the state if the last write is long enough ago."""
-        if time.monotonic() - self._written < self._every_s:
-            return
+        if time.monotonic() - self._written >= self._every_s:
+            self.keep(state())
+
+    def keep(self, state: Mapping[str, Any]) -> None:
+        """Write a state now."""
         stream = io.BytesIO()
-        torch.save({"owner": self._owner, "state": dict(state())}, stream)
+        torch.save({"owner": self._owner, "state": dict(state)}, stream)
         kept = stream.getvalue()
         content = _MAGIC + hashlib.sha256(kept).digest() + kept
         try:

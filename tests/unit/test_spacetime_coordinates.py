@@ -13,10 +13,10 @@ from alloop.errors import SpacetimeError
 from alloop.spacetime.coordinates.choice import digest
 from alloop.spacetime.coordinates.construction import build_zmatrix, smallest_singular_value
 from alloop.spacetime.coordinates.graph import CovalentGraph
-from alloop.spacetime.coordinates.internal import to_cartesian, to_internal, unwrap
+from alloop.spacetime.coordinates.internal import to_cartesian, to_internal
+from alloop.spacetime.coordinates.zmatrix import ZMatrix
 from alloop.spacetime.orientation import centred, superpose
 from alloop.spacetime.symmetry import find_operations
-from alloop.spacetime.coordinates.zmatrix import ZMatrix
 
 MALONALDEHYDE = Atoms(
     "C3O2H4",
@@ -203,10 +203,11 @@ def test_a_turning_dihedral_becomes_continuous():
         zmatrix, torch.cat([stiff, turned[:, None]], dim=1), torch.zeros(200, 6).double()
     )
     wrapped, _ = to_internal(zmatrix, positions, velocities)
-    continuous, signs = unwrap(zmatrix, wrapped, positions)
+    followed = zmatrix.follow(positions, velocities)
     assert wrapped[:, 5].max() <= math.pi
-    assert (continuous[:, 5] - turned).abs().max() < 1e-9
-    assert (signs == 1).all()
+    assert (followed[0][:, 5] - turned).abs().max() < 1e-9
+    folded, _ = zmatrix.fold(followed, (followed[0][:, None], followed[1][:, None]))
+    assert (folded[0] - wrapped).abs().max() < 1e-12
 
 
 def test_a_triatomic_swings_through_the_straight_line():
@@ -219,10 +220,17 @@ def test_a_triatomic_swings_through_the_straight_line():
     positions, velocities = to_cartesian(zmatrix, *motion)
     folded, folded_rates = to_internal(zmatrix, positions, velocities)
     assert folded[:, 2].max() <= math.pi
-    continuous, signs = unwrap(zmatrix, folded, positions)
+    continuous, its_rates = zmatrix.follow(positions, velocities)
     side = 1.0 if folded[0, 2] > bend[0] - 1e-9 else -1.0  # it starts beyond the line: mirrored
     assert (side * (continuous[:, 2] - math.pi) - (bend - math.pi)).abs().max() < 1e-9
-    assert (side * signs[:, 2] * folded_rates[:, 2] - rate).abs().max() < 1e-9
+    assert (side * its_rates[:, 2] - rate).abs().max() < 1e-9
+    ahead = continuous[1:, None] - continuous[:-1, None], its_rates[1:, None]
+    starts, after = zmatrix.fold((continuous[:-1], its_rates[:-1]), ahead)
+    assert (starts[0] - folded[:-1]).abs().max() < 1e-9
+    assert (starts[1] - folded_rates[:-1]).abs().max() < 1e-9
+    beyond = torch.where(continuous[:-1, 2] > math.pi, -1.0, 1.0)
+    assert (after[0][:, 0, 2] - beyond * torch.diff(continuous[:, 2])).abs().max() < 1e-9
+    assert (after[1][:, 0, 2] - beyond * its_rates[1:, 2]).abs().max() < 1e-9
 
 
 def test_fragments_hang_on_their_nearest_neighbours():

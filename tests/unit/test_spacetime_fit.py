@@ -116,6 +116,15 @@ def test_another_fit_leaves_a_checkpoint_alone(tmp_path):
         assert other.course["steps"] == SETTINGS.steps
 
 
+def test_a_fit_that_is_out_of_time_keeps_its_state(tmp_path):
+    data, file = swinging(), tmp_path / "fit.checkpoint"
+    late = fit(data, SETTINGS, 3, checkpoint=file, deadline=time.monotonic() - 1)
+    assert late.course["steps"] == 0
+    assert file.is_file()
+    resumed = fit(data, SETTINGS, 3, checkpoint=file)
+    assert same(fit(data, SETTINGS, 3).model, resumed.model)
+
+
 KILLED = """
 import sys, torch
 from pathlib import Path

@@ -37,7 +37,26 @@ def build_zmatrix(numbers: NDArray[np.int64], frames: NDArray[np.float64]) -> ZM
     Raises
     ------
     SpacetimeError
-        A single atom, or four and more atoms that come to lie on a straight line.
+        A single atom, frames that are not finite, or four and more atoms that come to lie on a
+        straight line.
+
+    """
+    zmatrix = find_zmatrix(numbers, frames)
+    if zmatrix is None:
+        raise SpacetimeError(
+            f"no Z-matrix for {len(numbers)} atoms that come to lie on a straight line;"
+            " choose() has other coordinates for them"
+        )
+    return zmatrix
+
+
+def find_zmatrix(numbers: NDArray[np.int64], frames: NDArray[np.float64]) -> ZMatrix | None:
+    """Return what :func:`build_zmatrix` does, or None where there is no such Z-matrix.
+
+    Raises
+    ------
+    SpacetimeError
+        A single atom, or frames that are not finite.
 
     """
     if len(numbers) < 2:
@@ -47,13 +66,11 @@ def build_zmatrix(numbers: NDArray[np.int64], frames: NDArray[np.float64]) -> ZM
         raise SpacetimeError("positions are not finite; internal coordinates need sound frames")
     graph = CovalentGraph.of_frames(numbers, samples)
     grown = (_grow(graph, samples, root) for root in graph.central_atoms()[:MAX_ROOTS])
-    candidates = [zmatrix for zmatrix in grown if zmatrix is not None]
-    if not candidates:
-        raise SpacetimeError(
-            f"no internal coordinates for {len(numbers)} atoms that come to lie on a straight line;"
-            " linear molecules are described up to three atoms"
-        )
-    return max(candidates, key=lambda zmatrix: smallest_singular_value(zmatrix, samples))
+    return max(
+        (zmatrix for zmatrix in grown if zmatrix is not None),
+        key=lambda zmatrix: smallest_singular_value(zmatrix, samples),
+        default=None,
+    )
 
 
 def smallest_singular_value(zmatrix: ZMatrix, frames: NDArray[np.float64]) -> float:

@@ -68,31 +68,16 @@ def to_cartesian(zmatrix: ZMatrix, coordinates: Tensor, rates: Tensor) -> Dual:
     return torch.stack([x for x, _ in atoms], dim=-2), torch.stack([v for _, v in atoms], dim=-2)
 
 
-def unwrap(zmatrix: ZMatrix, coordinates: Tensor, positions: Tensor) -> Dual:
-    """Make the coordinates of one trajectory continuous in time.
-
-    Parameters
-    ----------
-    zmatrix : the coordinates.
-    coordinates : (n_frames, n_coordinates), of consecutive frames, as :func:`to_internal` gives.
-    positions : (n_frames, n_atoms, 3) of the same frames, Å.
-
-    Returns
-    -------
-    (n_frames, n_coordinates) continuous coordinates, and signs of the same shape by which the
-    rates are to be multiplied.
+def follow(zmatrix: ZMatrix, positions: Tensor, velocities: Tensor) -> Dual:
+    """Return what :func:`to_internal` gives for (n_frames, n_atoms, 3), continuous in time.
 
     Dihedrals gain multiples of 2 pi. The bend of a triatomic goes on beyond pi when the molecule
     swings through the straight line: without angular momentum its plane does not turn, and the
     normal, which flips there, says on which side it is.
-
     """
-    values, signs = coordinates.clone(), torch.ones_like(coordinates)
+    values, rates = to_internal(zmatrix, positions, velocities)
     if zmatrix.n_dihedrals:
-        dihedrals = zmatrix.kinds["dihedral"]
-        jumps = torch.diff(values[:, dihedrals], dim=0)
-        turns = torch.cumsum(torch.round(jumps / (2 * math.pi)), dim=0)
-        values[1:, dihedrals] -= 2 * math.pi * turns
+        values[:, zmatrix.angular] = unwrap(values[:, zmatrix.angular])
     elif zmatrix.n_angles:
         ((a,), (b,), (c,)) = zmatrix.columns(2)
         normals = torch.linalg.cross(
@@ -101,9 +86,38 @@ def unwrap(zmatrix: ZMatrix, coordinates: Tensor, positions: Tensor) -> Dual:
         flips = torch.sum(normals[1:] * normals[:-1], dim=-1) < 0
         side = torch.cumprod(1.0 - 2.0 * flips.to(values.dtype), dim=0)
         bend = zmatrix.kinds["angle"].start
-        signs[1:, bend] = side
+        rates[1:, bend] *= side
         values[1:, bend] = math.pi + side * (values[1:, bend] - math.pi)
-    return values, signs
+    return values, rates
+
+
+def fold(zmatrix: ZMatrix, start: Dual, motion: Dual) -> tuple[Dual, Dual]:
+    """Return starts as :func:`to_internal` gives them, and later motion as seen from there."""
+    if zmatrix.n_dihedrals:
+        return fold_angles(zmatrix.angular, start), motion
+    if not zmatrix.n_angles:
+        return start, motion
+    bend = zmatrix.kinds["angle"].start
+    value = start[0][:, bend]
+    side = torch.ones_like(start[0])
+    side[:, bend] = torch.where(value > math.pi, -1.0, 1.0)
+    folded = start[0].clone()
+    folded[:, bend] = math.pi - (value - math.pi).abs()
+    moved, later = (part * side.unsqueeze(1) for part in motion)
+    return (folded, start[1] * side), (moved, later)
+
+
+def unwrap(angles: Tensor) -> Tensor:
+    """Return angles (n_frames, n), rad, with the multiples of 2 pi that make them continuous."""
+    turns = torch.cumsum(torch.round(torch.diff(angles, dim=0) / (2 * math.pi)), dim=0)
+    return torch.cat([angles[:1], angles[1:] - 2 * math.pi * turns])
+
+
+def fold_angles(angular: slice, start: Dual) -> Dual:
+    """Return states whose angles have lost their full turns."""
+    values = start[0].clone()
+    values[..., angular] -= 2 * math.pi * torch.round(values[..., angular] / (2 * math.pi))
+    return values, start[1]
 
 
 def _bond(motion: Dual, zmatrix: ZMatrix) -> Dual:

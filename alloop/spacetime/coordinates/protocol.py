@@ -39,6 +39,11 @@ class Coordinates(Protocol):
         """Whether ``place`` tells how the molecule stands in space, not only its shape."""
         ...
 
+    @property
+    def axial(self) -> bool:
+        """Whether turns about the z axis of ``place`` are among the coordinates."""
+        ...
+
     def describe(self, positions: Tensor, velocities: Tensor) -> Dual:
         """Return coordinates (..., n_coordinates), Å and rad, and their rates per fs.
 
@@ -47,29 +52,37 @@ class Coordinates(Protocol):
         ...
 
     def place(self, coordinates: Tensor, rates: Tensor) -> Dual:
-        """Return positions (..., n_atoms, 3), Å, in a frame of their own, and velocities, Å/fs."""
+        """Return positions (..., n_atoms, 3), Å, in a frame of their own, and velocities, Å/fs.
+
+        The frame does not spin about its z axis where ``axial``.
+        """
         ...
 
-    def unwrap(self, coordinates: Tensor, positions: Tensor) -> Dual:
-        """Make the coordinates of one trajectory continuous in time.
+    def follow(self, positions: Tensor, velocities: Tensor) -> Dual:
+        """Return what ``describe`` gives, made continuous in time.
+
+        ``positions`` and ``velocities`` are those of consecutive frames of one trajectory,
+        (n_frames, n_atoms, 3), Å and Å/fs.
+        """
+        ...
+
+    def fold(self, start: Dual, motion: Dual) -> tuple[Dual, Dual]:
+        """Return states as ``describe`` gives them, and what follows them as seen from there.
 
         Parameters
         ----------
-        coordinates : (n_frames, n_coordinates), of consecutive frames, as ``describe`` gives.
-        positions : (n_frames, n_atoms, 3) of the same frames, Å.
-
-        Returns
-        -------
-        (n_frames, n_coordinates) continuous coordinates, and signs of the same shape by which the
-        rates are to be multiplied.
+        start : coordinates and rates (n, n_coordinates) of frames from ``follow``, or reversed in
+            time.
+        motion : (n, n_steps, n_coordinates) each, coordinates less those of the start, and rates.
 
         """
         ...
 
     def same_isomer(self, positions: Tensor, others: Tensor) -> bool:
-        """Tell whether the centres of two sets of frames have the same handedness.
+        """Tell whether frames are as much at home in these coordinates as others, the data's own.
 
-        Both are (n_frames, n_atoms, 3), Å.
+        Both are (n_frames, n_atoms, 3), Å. False for the isomers that like atoms exchanged or a
+        mirror lead to.
         """
         ...
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from alloop.errors import SpacetimeError
-from alloop.spacetime.coordinates.internal import to_cartesian, to_internal, unwrap
+from alloop.spacetime.coordinates.internal import fold, follow, to_cartesian, to_internal
 from alloop.spacetime.coordinates.protocol import Dual
 
 
@@ -96,6 +96,11 @@ class ZMatrix:
         """A Z-matrix describes the shape alone."""
         return False
 
+    @property
+    def axial(self) -> bool:
+        """A Z-matrix knows no turns of the whole."""
+        return False
+
     def describe(self, positions: Tensor, velocities: Tensor) -> Dual:
         """Return coordinates and rates, see :func:`to_internal`."""
         return to_internal(self, positions, velocities)
@@ -104,9 +109,13 @@ class ZMatrix:
         """Return positions and velocities, see :func:`to_cartesian`."""
         return to_cartesian(self, coordinates, rates)
 
-    def unwrap(self, coordinates: Tensor, positions: Tensor) -> Dual:
-        """Return continuous coordinates and signs of rates, see :func:`unwrap`."""
-        return unwrap(self, coordinates, positions)
+    def follow(self, positions: Tensor, velocities: Tensor) -> Dual:
+        """Return continuous coordinates and rates, see :func:`follow`."""
+        return follow(self, positions, velocities)
+
+    def fold(self, start: Dual, motion: Dual) -> tuple[Dual, Dual]:
+        """Return starts and motion without full turns, see :func:`fold`."""
+        return fold(self, start, motion)
 
     def same_isomer(self, positions: Tensor, others: Tensor) -> bool:
         """Tell whether the centres of two sets of frames have the same handedness."""
