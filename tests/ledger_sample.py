@@ -23,7 +23,7 @@ from tests.ledger_rows import NUMBERS, REST, STIFFER, Rows, digest, instant, ref
 
 
 def fill(engine: Engine, n_frames: int = 8) -> None:
-    """Write the sample: 4 initial frames, ``n_frames`` found by committee 1, a 4D model.
+    """Write the sample: 4 initial frames, ``n_frames`` found by committee 1, a 4D model, its probe.
 
     Of the frames found, every fourth is rejected, every fourth audited; the last selected one
     never converges, and the one before needed two tries.
@@ -186,7 +186,10 @@ def _generation_one(filler: Rows, n_frames: int) -> None:
             "task_id": 10,
             "cutoff": 10.0,
             "seed": 5,
-            "metrics": {"rmsd": 0.02},
+            "metrics": {"rmsd": 0.02, "test": {"ensemble": {"bond": 0.002}}},
+            "status": "promoted",
+            "reason": "the first of its system",
+            "parent_spacetime_model_id": None,
         },
     )
     filler.add(
@@ -194,32 +197,93 @@ def _generation_one(filler: Rows, n_frames: int) -> None:
         {"spacetime_model_id": 1, "trajectory_id": 1, "split": "train"},
         {"spacetime_model_id": 1, "trajectory_id": 2, "split": "audit"},
     )
+    _probe(filler)
 
 
 def _trajectories(filler: Rows) -> None:
     for replica, (split, reason) in enumerate((("train", "completed"), ("audit", "contact"))):
-        filler.add(
-            t.Trajectory,
-            {
-                "trajectory_id": replica + 1,
-                "artifact_id": 3,
-                "replica": replica,
-                "system_id": 1,
-                "generation_id": 2,
-                "committee_id": 1,
-                "task_id": 6,
-                "route": "warm",
-                "ensemble": "nve",
-                "temperature": 300.0,
-                "timestep": 0.5,
-                "seed": str(500 + replica),
-                "split": split,
-                "n_frames": 400,
-                "n_stable": 400 if reason == "completed" else 250,
-                "duration": 200.0,
-                "reason": reason,
-            },
+        _trajectory(
+            filler,
+            trajectory_id=replica + 1,
+            artifact_id=3,
+            replica=replica,
+            task_id=6,
+            route="warm",
+            split=split,
+            n_stable=400 if reason == "completed" else 250,
+            reason=reason,
         )
+
+
+def _trajectory(filler: Rows, **more: Any) -> None:
+    row = {
+        "replica": 0,
+        "system_id": 1,
+        "generation_id": 2,
+        "committee_id": 1,
+        "ensemble": "nve",
+        "temperature": 300.0,
+        "timestep": 0.5,
+        "seed": str(499 + more["trajectory_id"]),
+        "split": "train",
+        "n_frames": 400,
+        "n_stable": 400,
+        "duration": 200.0,
+        "reason": "completed",
+    }
+    filler.add(t.Trajectory, row | more)
+
+
+def _probe(filler: Rows) -> None:
+    """Probe the 4D model, begin a trajectory at one of two flagged segments, and refit."""
+    filler.task(11, "probe_spacetime", 1)
+    filler.artifact(6, "trajectory", ".h5", 11, digest("probe"))
+    filler.add(
+        t.SpacetimeProbe,
+        {
+            "spacetime_probe_id": 1,
+            "spacetime_model_id": 1,
+            "committee_id": 1,
+            "generation_id": 2,
+            "task_id": 11,
+            "artifact_id": 6,
+            "n_replicas": 4,
+            "n_segments": 40,
+            "n_flagged": 2,
+            "flagged": {"spread": 2, "round_trip": 1},
+            "thresholds": {"limits": {"spread": 0.01}},
+            "numbers": {"ended": {"completed": 4}},
+            "segments": [{"replica": 2, "time": 50.0}],
+        },
+    )
+    _trajectory(filler, trajectory_id=3, artifact_id=6, task_id=11, route="4d")
+    filler.task(12, "fit_spacetime", 1)
+    filler.artifact(7, "spacetime_model", ".pt", 12, digest("refitted"))
+    filler.add(
+        t.SpacetimeModel,
+        {
+            "spacetime_model_id": 2,
+            "artifact_id": 7,
+            "system_id": 1,
+            "committee_id": 1,
+            "generation_id": 2,
+            "task_id": 12,
+            "cutoff": 10.0,
+            "seed": 6,
+            "metrics": {"test": {"ensemble": {"bond": 0.003}}},
+            "status": "held_back",
+            "reason": "bond 0.0030 Å against 0.0020 Å",
+            "parent_spacetime_model_id": 1,
+        },
+    )
+    filler.add(
+        t.SpacetimeTrajectory,
+        {"spacetime_model_id": 2, "trajectory_id": 1, "split": "train"},
+        {"spacetime_model_id": 2, "trajectory_id": 3, "split": "train"},
+    )
+    filler.add(
+        t.SpacetimeExclusion, {"spacetime_model_id": 2, "trajectory_id": 2, "reason": "contact"}
+    )
 
 
 def _found_frames(filler: Rows, n_frames: int) -> dict[int, Any]:

@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from alloop.campaign import specs
+from alloop.campaign import spacetime, specs
 from alloop.campaign.verdict import Verdict, judge
 from alloop.config.model import Campaign
 from alloop_db.queue import TaskIntent
-from alloop_db.state import CampaignState, CommitteeState, ShardState
-
-NEARLY_AS_GOOD = 1.5
-"""A 4D model also learns from older committees whose error is at most this many times larger."""
+from alloop_db.state import CampaignState, CommitteeState
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +68,14 @@ def plan(state: CampaignState, config: Campaign, slots: int, elapsed: float) -> 
 
     ``slots`` bounds the label tasks in flight, ``elapsed`` is the wall time of this driver, s.
     """
+    step = _stage(state, config, slots, elapsed)
+    if step.action is not None or step.stage.startswith("4D"):
+        return step
+    due = spacetime.beside(state, config, explored=step.stage not in ("prepare", "explore"))
+    return replace(step, tasks=(*step.tasks, *due))
+
+
+def _stage(state: CampaignState, config: Campaign, slots: int, elapsed: float) -> Plan:
     generation = state.generation
     if generation.committee is not None:
         return _after_training(state, config, generation.committee, elapsed)
@@ -122,7 +127,7 @@ def _acquire(state: CampaignState, config: Campaign) -> Plan | None:
     if failed := _failed(state, selecting):
         return _give_up("select", failed)
     if missing := _unfinished(state, selecting):
-        return Plan("select", (*missing, *_fits_due(state, config, explorer)))
+        return Plan("select", tuple(missing))
     return None
 
 
@@ -157,8 +162,7 @@ def _train(state: CampaignState, config: Campaign) -> Plan:
     if failed := _failed(state, tasks):
         return _give_up("train", failed)
     if missing := _unfinished(state, tasks):
-        due = _fits_due(state, config, state.explorer) if state.explorer else ()
-        return Plan("train", (*missing, *due))
+        return Plan("train", tuple(missing))
     members = tuple(member for member, _ in specs.members(config))
     digest = hashlib.sha256(f"generation {number}\n".encode())
     for member in members:
@@ -177,6 +181,8 @@ def _after_training(
         return _give_up("evaluate", failed)
     if missing := _unfinished(state, [task]):
         return Plan("evaluate", tuple(missing))
+    if spacetime.owed(state, config):
+        return Plan("4D fit", spacetime.beside(state, config, explored=True))
     verdict = judge(config, state, elapsed)
     if verdict is None:
         number = state.generation.number + 1
@@ -184,56 +190,14 @@ def _after_training(
     return _last_fit(state, config, committee) or Plan("verdict", action=Finish(verdict))
 
 
-def _fits_due(
-    state: CampaignState, config: Campaign, committee: CommitteeState
-) -> tuple[TaskIntent, ...]:
-    """Return the 4D fits that are due in the middle of a campaign."""
-    settings = config.spacetime
-    if settings is None or committee.generation == 0 or committee.generation % settings.every:
-        return ()
-    return _fits(state, config, committee)
-
-
 def _last_fit(state: CampaignState, config: Campaign, committee: CommitteeState) -> Plan | None:
-    """Before the end: trajectories of the final committee, and the 4D model fitted to them."""
+    """Before the end: trajectories of the final committee, the 4D model, its probe and refit."""
     if config.spacetime is None:
         return None
     routes = [route for route in config.explore.routes if route.ensemble == "nve"]
     exploring = specs.explore(config, state, committee, state.generation.number, routes)
     if missing := _unfinished(state, exploring):
-        return Plan("4D trajectories", tuple(missing))
-    if fits := _fits(state, config, committee):
-        return Plan("4D fit", fits)
-    if any(status in ("pending", "running") for status in state.fits.values()):
-        return Plan("4D fit")
-    return None
-
-
-def _fits(
-    state: CampaignState, config: Campaign, committee: CommitteeState
-) -> tuple[TaskIntent, ...]:
-    settings = config.spacetime
-    if settings is None:
-        return ()
-    tasks = []
-    for name, system in state.systems.items():
-        shards = _teachers(state, committee, name)
-        if (name, committee.committee_id) in state.fits or not shards:
-            continue
-        parents = [model.sha256 for model in state.spacetime if model.system == name]
-        parent = parents[-1] if parents else None
-        tasks.append(specs.fit_spacetime(config, settings, system, committee, shards, parent))
-    return tuple(tasks)
-
-
-def _teachers(state: CampaignState, committee: CommitteeState, system: str) -> list[ShardState]:
-    """Return the NVE shards of a system whose potential is about as good as the committee's."""
-    errors = {e.committee_id: e.force_rmse for e in state.evaluations if e.kind == "audit"}
-    own = errors.get(committee.committee_id)
-    shards = []
-    for shard in state.nve_shards:
-        error = errors.get(shard.committee_id)
-        good = own is not None and error is not None and error <= NEARLY_AS_GOOD * own
-        if shard.system == system and (good or shard.committee_id == committee.committee_id):
-            shards.append(shard)
-    return shards if any(s.committee_id == committee.committee_id for s in shards) else []
+        return Plan("4D trajectories", (*missing, *spacetime.beside(state, config, explored=True)))
+    if tasks := spacetime.at_the_end(state, config, committee):
+        return Plan("4D probe" if tasks[0].kind == "probe_spacetime" else "4D fit", tasks)
+    return Plan("4D fit") if spacetime.under_way(state) else None

@@ -11,7 +11,7 @@ from typing import Any
 
 from alloop import seeds
 from alloop.acquisition.splits import Split, assign_splits
-from alloop.config.model import AniMethod, AseMethod, Campaign, Members, Route, Spacetime, Train
+from alloop.config.model import AniMethod, AseMethod, Campaign, Members, Route, Train
 from alloop.reference.method import MethodSpec
 from alloop_db.queue import TaskIntent
 from alloop_db.state import (
@@ -32,6 +32,7 @@ PRIORITY = {
     "train": 4,
     "explore": 5,
     "fit_spacetime": 6,
+    "probe_spacetime": 6,
 }
 LABEL_SECONDS = 2.0
 """Aim for label tasks of about this length: long against the overhead, short against a loss."""
@@ -112,7 +113,9 @@ def _explore_route(
     route: Route,
 ) -> list[TaskIntent]:
     name, seed = system.record["name"], config.campaign.seed
-    place = (generation, route.id, name)
+    place: tuple[int | str, ...] = (generation, route.id, name)
+    if committee.generation == generation:  # the last one has explored from these starts before
+        place = (*place, "final")
     fractions: dict[Split, float] = {
         "validation": config.select.validation_fraction,
         "audit": config.select.audit_fraction,
@@ -174,7 +177,7 @@ def select(config: Campaign, state: CampaignState, committee: CommitteeState) ->
         shards = [shard for shard in explored if shard.system == name]
         spec = {
             "system": state.systems[name].record,
-            "shards": [_shard_record(shard) for shard in shards],
+            "shards": [shard_record(shard) for shard in shards],
             "snapshot": _last_snapshot(state).artifact,
             "held_out": _last_snapshot(state).held_out,
             "committee_id": committee.committee_id,
@@ -195,7 +198,8 @@ def select(config: Campaign, state: CampaignState, committee: CommitteeState) ->
     return intents
 
 
-def _shard_record(shard: ShardState) -> dict[str, Any]:
+def shard_record(shard: ShardState) -> dict[str, Any]:
+    """Return a shard as the JSON that travels in specs."""
     return {
         "sha256": shard.sha256,
         "route": shard.route,
@@ -305,25 +309,3 @@ def evaluate(
         "confidence": config.target.confidence,
     }
     return intent("evaluate", spec, state.generation.number)
-
-
-def fit_spacetime(
-    config: Campaign,
-    settings: Spacetime,
-    system: SystemState,
-    committee: CommitteeState,
-    shards: Sequence[ShardState],
-    parent: str | None,
-) -> TaskIntent:
-    """Fit a 4D model to the sound NVE trajectories of a system."""
-    name = system.record["name"]
-    spec = {
-        "system": system.record,
-        "committee_id": committee.committee_id,
-        "shards": [_shard_record(shard) for shard in shards],
-        "settings": settings.model_dump(mode="json", exclude={"kind", "every"})
-        | {"interval": config.explore.nve_interval},
-        "parent": parent,
-        "seed": seeds.integer(config.campaign.seed, "spacetime", committee.generation, name),
-    }
-    return intent("fit_spacetime", spec, committee.generation)

@@ -146,6 +146,11 @@ def check_spacetime(campaign: Campaign) -> Iterator[Problem]:
     if spacetime is None:
         return
     routes = [route for route in campaign.explore.routes if route.ensemble == "nve"]
+    probe = spacetime.probe
+    if probe is not None and probe.duration is not None and probe.duration < spacetime.cutoff:
+        what = f"{probe.duration:g} fs is shorter than one segment, {spacetime.cutoff:g} fs"
+        place: Path = ("spacetime", "probe", "duration")
+        yield Problem(place, what, needs=(("spacetime", "cutoff"),))
     if not routes:
         what = "needs a route with 'ensemble: nve': the 4D model learns from free trajectories"
         yield Problem(("spacetime",), what, needs=(("explore", "routes"),))

@@ -54,8 +54,8 @@ def write_config(
     _refuse_existing(output, force)
     if not output.absolute().parent.is_dir():
         raise ConfigError((f"{output}  cannot be written: its folder does not exist",))
-    geometry, is_file = _read(structure)
-    frame, charge_note, multiplicity_note = _electrons(geometry, charge, multiplicity)
+    geometry, is_file = read_geometry(structure)
+    frame, charge_note, multiplicity_note = settle_electrons(geometry, charge, multiplicity)
     source = split_index(structure, Path())[0]
     name = _name(source.stem if is_file else frame.formula)
     made = None if is_file else output.with_name(f"{name}.xyz")
@@ -89,7 +89,7 @@ def write_config(
     return Written(output, made or source, notes)
 
 
-def _read(structure: str) -> tuple[Geometry, bool]:
+def read_geometry(structure: str) -> tuple[Geometry, bool]:
     """Return the geometry, and whether it came from a file."""
     if split_index(structure, Path())[0].exists():
         return read_structure(structure, Path()), True
@@ -101,7 +101,7 @@ def _read(structure: str) -> tuple[Geometry, bool]:
         ) from None
 
 
-def _electrons(
+def settle_electrons(
     geometry: Geometry, charge: int | None, multiplicity: int | None
 ) -> tuple[Frame, str, str]:
     """Return the frame with charge and multiplicity, and where each of them comes from."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Literal
 
-from pydantic import Field, JsonValue
+from pydantic import BeforeValidator, Field, JsonValue
 
 from alloop.config.quantities import GENERATIONS, LENGTH, TIME, Quantity
 from alloop.config.section import Id, Many, Section, Text
@@ -175,6 +175,43 @@ class Select(Section):
     )
 
 
+class Probe(Section):
+    """A search for motion that the 4D model cannot do, after each fit that is promoted."""
+
+    replicas: int = Field(
+        default=16,
+        ge=1,
+        description="Replicas that the 4D model propagates, begun as on the first nve route.",
+    )
+    duration: Annotated[float, Quantity(TIME, above=0.0)] | None = Field(
+        default=None, description="How far it propagates them. Default: 50 times the cutoff."
+    )
+    max_segments: int = Field(
+        default=8,
+        ge=1,
+        description="At most this many trajectories of the committee are begun where a segment is"
+        " flagged; they last 10 times the cutoff and join what the next fit learns from.",
+    )
+    quantile: float = Field(
+        default=0.99,
+        gt=0.5,
+        lt=1.0,
+        description="A segment is flagged when the model disagrees with itself half as much again"
+        " as on this part of the segments of trajectories that it has not learnt from.",
+    )
+    rounds: int = Field(
+        default=1,
+        ge=0,
+        description="At the end of the campaign the model is refitted to what its probe began, at"
+        " most this often; after earlier probes the next fit sees to that.",
+    )
+
+
+def _off(value: object) -> object:
+    """Return None for the word that turns a section off."""
+    return None if value == "off" else value
+
+
 class Spacetime(Section):
     """The 4D model, fitted to NVE trajectories of the committee."""
 
@@ -186,7 +223,33 @@ class Spacetime(Section):
         default=3, description="Refit after this many generations; the last one always refits."
     )
     networks: int = Field(default=4, ge=1, description="Networks whose mean is predicted.")
-    steps: int = Field(default=1000, ge=1, description="Optimiser steps of one fit.")
+    steps: int = Field(
+        default=1000,
+        ge=1,
+        description="Optimiser steps of one fit; a quarter for a refit to what a probe has begun.",
+    )
     hidden: Many[Annotated[int, Field(ge=1)]] = Field(
         default=(256, 256), min_length=1, description="Widths of the hidden layers."
+    )
+    windows: int = Field(
+        default=72_000, ge=1, description="Stretches of trajectory that one fit learns from."
+    )
+    energy_weight: float = Field(
+        default=0.0,
+        ge=0.0,
+        description="Weight of the loss that keeps the committee's potential energy along the"
+        " motion; costs its evaluation at every step. 0 leaves it out.",
+    )
+    gate_tolerance: float = Field(
+        default=0.02,
+        ge=0.0,
+        description="A refitted model takes the place of the one before unless its error on"
+        " trajectories that neither has learnt from is larger by more than this part.",
+    )
+    probe: Annotated[
+        Probe | None,
+        BeforeValidator(_off, json_schema_input_type=Probe | Literal["off"] | None),
+    ] = Field(
+        default=Probe(),
+        description="How the model is searched for motion that it cannot do; off for no search.",
     )

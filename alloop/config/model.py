@@ -19,13 +19,13 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from alloop.config.exploring import Explore, Health, Initial, Route
-from alloop.config.learning import Members, Select, Spacetime, Train
+from alloop.config.learning import Members, Probe, Select, Spacetime, Train
 from alloop.config.quantities import FORCE, WALL_TIME, Quantity
 from alloop.config.section import Id, Many, Section, Text
 
 __all__ = [
     "AniMethod", "AseMethod", "Budget", "Campaign", "CampaignSection", "Explore", "Health",
-    "Initial", "Members", "Method", "Route", "Select", "Spacetime", "Stop", "System",
+    "Initial", "Members", "Method", "Probe", "Route", "Select", "Spacetime", "Stop", "System",
     "Target", "TbliteMethod", "Tier", "Train", "XtbMethod",
 ]  # fmt: skip
 

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from alloop.spacetime.coordinates.protocol import Dual
 from alloop.spacetime.model import SpacetimeModel
-from alloop.spacetime.orientation import centred, predict, superpose
+from alloop.spacetime.orientation import predict
+from alloop.spacetime.rigid import centred, superpose
 from alloop.spacetime.trajectories import (
     InternalTrajectory,
     TrajectorySet,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 import warnings
 from pathlib import Path
@@ -13,7 +14,9 @@ from alloop.errors import ModelError, SpacetimeError
 from alloop.spacetime import features
 from alloop.spacetime.basis import TimeBasis
 from alloop.spacetime.coordinates.choice import digest, restore
+from alloop.spacetime.isomers import Isomers
 from alloop.spacetime.model import SpacetimeModel
+from alloop.spacetime.symmetry import Operation
 
 FORMAT = "alloop 4D-spacetime model"
 VERSION = 2
@@ -28,6 +31,11 @@ def save_model(model: SpacetimeModel, path: Path) -> None:
         "masses": model.masses,
         "coordinates": dict(model.internal.definition()),
         "coordinates_sha256": digest(model.internal, model.numbers),
+        "isomers": {
+            "permutations": [list(one.permutation) for one in model.isomers.operations],
+            "mirrors": [one.mirror for one in model.isomers.operations],
+            "hands": model.isomers.hands,
+        },
         "cutoff": model.basis.cutoff,
         "mixing": model.basis.mixing,
         "feature_mean": model.feature_mean,
@@ -38,7 +46,10 @@ def save_model(model: SpacetimeModel, path: Path) -> None:
         "biases": list(model.biases),
         "metadata": dict(model.metadata),
     }
-    torch.save(content, path)
+    # Through memory: torch writes the name of the file it saves to into the file.
+    stream = io.BytesIO()
+    torch.save(content, stream)
+    path.write_bytes(stream.getvalue())
 
 
 def load_model(path: Path) -> SpacetimeModel:
@@ -67,7 +78,7 @@ def load_model(path: Path) -> SpacetimeModel:
     try:
         model = _model(content)
         _check(model, content["coordinates_sha256"])
-    except (KeyError, TypeError, AttributeError, SpacetimeError, _DamagedError) as error:
+    except _SIGNS_OF_DAMAGE as error:
         raise ModelError(f"{path} is damaged: {error}; fit the model again") from error
     return model
 
@@ -76,11 +87,17 @@ class _DamagedError(Exception):
     """Some part of a model does not fit the others."""
 
 
+_SIGNS_OF_DAMAGE = (
+    LookupError, TypeError, ValueError, AttributeError, SpacetimeError, _DamagedError
+)  # fmt: skip
+
+
 def _model(content: dict[str, Any]) -> SpacetimeModel:
     return SpacetimeModel(
         numbers=tuple(content["numbers"]),
         masses=content["masses"],
         internal=restore(content["coordinates"]),
+        isomers=_isomers(content["isomers"]),
         basis=TimeBasis(content["cutoff"], content["mixing"]),
         feature_mean=content["feature_mean"],
         feature_scale=content["feature_scale"],
@@ -90,6 +107,12 @@ def _model(content: dict[str, Any]) -> SpacetimeModel:
         biases=tuple(content["biases"]),
         metadata=content["metadata"],
     )
+
+
+def _isomers(content: dict[str, Any]) -> Isomers:
+    pairs = zip(content["permutations"], content["mirrors"], strict=True)
+    operations = tuple(Operation(tuple(image), bool(mirror)) for image, mirror in pairs)
+    return Isomers(operations, content["hands"])
 
 
 def _check(model: SpacetimeModel, sha256: object) -> None:
@@ -104,6 +127,9 @@ def _check(model: SpacetimeModel, sha256: object) -> None:
         "coefficient_scale": (internal.n_coordinates, size),
     }
     shapes = {name: tuple(getattr(model, name).shape) for name in wanted}
+    n_centres = internal.handedness(torch.zeros(internal.n_coordinates)).shape[-1]
+    wanted["isomers"] = (internal.n_atoms, n_centres)
+    shapes["isomers"] = (model.isomers.n_atoms, model.isomers.hands.shape[1])
     for i, (weight, bias) in enumerate(zip(model.weights, model.biases, strict=True)):
         wanted[f"weights[{i}]"] = (model.n_members, widths[i], widths[i + 1])
         wanted[f"biases[{i}]"] = (model.n_members, 1, widths[i + 1])

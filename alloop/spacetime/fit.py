@@ -19,6 +19,7 @@ from alloop.spacetime.coordinates.choice import choose
 from alloop.spacetime.coordinates.protocol import Coordinates
 from alloop.spacetime.energy_loss import EnergyLoss
 from alloop.spacetime.ensemble import MotionLoss, Progress, Sample, new_layers, train
+from alloop.spacetime.isomers import Isomers, find_isomers
 from alloop.spacetime.model import SpacetimeModel
 from alloop.spacetime.settings import FitSettings
 from alloop.spacetime.surface import Surface
@@ -60,6 +61,7 @@ class FittedModel:
 class _Problem:
     data: TrajectorySet
     internal: Coordinates
+    isomers: Isomers
     basis: TimeBasis
     times: Tensor
     operations: list[Operation]
@@ -219,7 +221,7 @@ def _pose(
     frames = data.frames(indices, N_SAMPLED_FRAMES)
     n_steps = round(settings.cutoff / data.timestep)
     times = data.timestep * torch.arange(1, n_steps + 1, dtype=torch.float64)
-    size = min(settings.basis_size, n_steps)
+    size = settings.n_functions(n_steps)
     if initial is None:
         internal = choose(data.numbers, data.masses, frames)
         basis = TimeBasis.orthonormal(settings.cutoff, times, size)
@@ -229,7 +231,8 @@ def _pose(
     operations = find_operations(internal, data.numbers, frames)
     if not settings.augment:
         operations = operations[:1]
-    return _Problem(data, internal, basis, times, operations, settings.augment)
+    isomers = find_isomers(internal, data.numbers, frames)
+    return _Problem(data, internal, isomers, basis, times, operations, settings.augment)
 
 
 def _check_initial(
@@ -268,6 +271,7 @@ def _untrained(
         numbers=tuple(int(z) for z in problem.data.numbers),
         masses=torch.tensor(np.array(problem.data.masses, dtype=np.float64)),
         internal=problem.internal,
+        isomers=problem.isomers,
         basis=problem.basis,
         feature_mean=mean,
         feature_scale=scale,

@@ -19,6 +19,7 @@ from torch import Tensor
 from alloop.spacetime import features
 from alloop.spacetime.basis import TimeBasis
 from alloop.spacetime.coordinates.protocol import Coordinates
+from alloop.spacetime.isomers import Isomers
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,6 +31,7 @@ class SpacetimeModel:
     numbers : atomic numbers.
     masses : (n_atoms,) float64, amu.
     internal : the internal coordinates.
+    isomers : the one that the model knows, and how others are brought there.
     basis : the functions of time; its cutoff is the longest time the model predicts, fs.
     feature_mean, feature_scale : (n_features,) float64, by which features are normalised.
     polynomial : (n_terms, n_coordinates * basis.size) float32, common to all members.
@@ -42,6 +44,7 @@ class SpacetimeModel:
     numbers: tuple[int, ...]
     masses: Tensor
     internal: Coordinates
+    isomers: Isomers
     basis: TimeBasis
     feature_mean: Tensor
     feature_scale: Tensor

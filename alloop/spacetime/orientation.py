@@ -6,26 +6,140 @@ the momenta of the start, which are conserved: the centre of mass moves uniforml
     R = c + A x(q),   dA/dt = A [w],   w = I^-1 (A^T L - sum m x × dx/dt)
 
 where x is the shape in a body-fixed frame, I its inertia tensor and L the angular momentum. So P
-and L hold exactly, whatever the model predicts, and predictions turn with the start.
+and L hold exactly, whatever the model predicts, and predictions turn with the start. Coordinates
+that are oriented say themselves how the molecule stands; only velocities are made to have L.
+Axial ones say how it turns about its axis, which no spin then does (see ``axis``). Starts of other
+isomers than the data's are at home meanwhile (see ``isomers``).
 """
 
 from __future__ import annotations
 
-import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from alloop.errors import SpacetimeError
+from alloop.spacetime import axis, rotation
 from alloop.spacetime.coordinates.protocol import Dual
 from alloop.spacetime.model import SpacetimeModel
+from alloop.spacetime.rigid import centre, centred, inverse_inertia, momenta, rigid_part, superpose
 
-STEP = 0.5
-"""Longest step in the integration of the rotation, fs; its error is below 1e-5 rad in 10 fs."""
 ALIGNMENT_TIME = 10.0
 """Weight of velocities against positions when a shape is laid on a start, fs."""
-SINGULAR = 1e-12
-"""An inertia tensor smaller than this part of the largest does not exist: a linear molecule."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Forecast:
+    """What comes of some starts, as explicit functions of time.
+
+    The leading axes ``...`` are (n_replicas,), or (n_members, n_replicas).
+
+    Attributes
+    ----------
+    model : the 4D model.
+    positions, velocities : (n_replicas, n_atoms, 3) float64, the starts brought home, Å and Å/fs.
+    isomers : (n_replicas,) int64, where each start is from; None where all are from home.
+    start : coordinates and rates of the starts, (n_replicas, n_coordinates).
+    coefficients : (..., n_coordinates, basis.size), of the motion in internal coordinates.
+    attitude : (n_replicas, 3, 3), rotations from the body-fixed frame to the starts.
+    turning : how the body-fixed frame turns; None where the coordinates are oriented.
+
+    """
+
+    model: SpacetimeModel
+    positions: Tensor
+    velocities: Tensor
+    isomers: Tensor | None
+    start: Dual
+    coefficients: Tensor
+    attitude: Tensor
+    turning: rotation.Turning | None
+
+    def at(self, times: Tensor) -> Dual:
+        """Return positions and velocities (..., n_times, n_atoms, 3) at times (n_times,), fs.
+
+        Times lie between 0 and the end of the forecast, in any order.
+        """
+        masses = self.model.masses
+        shapes = self.model.motion(*self.start, self.coefficients, times)
+        internal = self.model.internal
+        body = _Body.of(masses, internal.place(*shapes), axial=internal.axial)
+        momentum, total = momenta(masses, self.positions, self.velocities)
+        attitude, seen = self.attitude.unsqueeze(-3), total.unsqueeze(-2) @ self.attitude
+        if self.turning is not None:
+            turned = self.turning(times)
+            seen = rotation.turned_back(turned, seen)
+            attitude = attitude @ rotation.matrices(turned)
+        positions, velocities = body.moved(body.spin(seen), attitude)
+        if internal.axial:
+            total = total.unsqueeze(-2)
+            positions, velocities = axis.restored(masses, positions, velocities, total)
+        drift = (momentum / masses.sum())[:, None, None]
+        middle = centre(masses, self.positions)[:, None] + drift * times[:, None, None]
+        motion = middle + positions, drift + velocities
+        if self.isomers is not None:
+            x, v = (self.model.isomers.take_back(self.isomers, part) for part in motion)
+            return x, v
+        return motion
+
+    def only(self, replicas: Tensor, members: Tensor | None = None) -> Forecast:
+        """Return the forecast of some replicas, each by one of the members where there are any.
+
+        Both are (n,) indices.
+        """
+        place = (replicas,) if members is None else (members, replicas)
+        coordinates, rates = self.start
+        return Forecast(
+            self.model,
+            self.positions[replicas],
+            self.velocities[replicas],
+            None if self.isomers is None else self.isomers[replicas],
+            (coordinates[replicas], rates[replicas]),
+            self.coefficients[place],
+            self.attitude[replicas],
+            None if self.turning is None else self.turning.only(place),
+        )
+
+
+def forecast(
+    model: SpacetimeModel,
+    positions: Tensor,
+    velocities: Tensor,
+    *,
+    members: bool = False,
+    until: float | None = None,
+) -> Forecast:
+    """Return what the mean of the ensemble, or each of its members, says of some starts.
+
+    Parameters
+    ----------
+    model : the 4D model.
+    positions, velocities : (n_replicas, n_atoms, 3) float64, the starts, Å and Å/fs.
+    members : whether to follow each member by itself.
+    until : longest time that will be asked for, fs; the model's cutoff without it.
+
+    Raises
+    ------
+    SpacetimeError
+        Wrong shapes or starts that are not finite.
+
+    """
+    check_starts(model, positions, velocities)
+    start = model.internal.describe(positions, velocities)
+    isomers = model.isomers.find(model.internal.handedness(start[0]))
+    if isomers is not None:
+        positions, velocities = (
+            model.isomers.bring_home(isomers, part) for part in (positions, velocities)
+        )
+        start = model.internal.describe(positions, velocities)
+    coefficients = model.coefficients(*start)
+    if not members:
+        coefficients = coefficients.mean(dim=0)
+    end = model.cutoff if until is None else until
+    seen = positions, velocities
+    attitude, turning = _orientation(model, seen, start, coefficients, end)
+    return Forecast(model, *seen, isomers, start, coefficients, attitude, turning)
 
 
 def predict(model: SpacetimeModel, positions: Tensor, velocities: Tensor, times: Tensor) -> Dual:
@@ -35,7 +149,7 @@ def predict(model: SpacetimeModel, positions: Tensor, velocities: Tensor, times:
     ----------
     model : the 4D model.
     positions, velocities : (n_replicas, n_atoms, 3) float64, the starts, Å and Å/fs.
-    times : (n_times,) float64, ascending, from 0 to the model's cutoff, fs.
+    times : (n_times,) float64, from 0 to the model's cutoff in any order, fs.
 
     Returns
     -------
@@ -45,95 +159,100 @@ def predict(model: SpacetimeModel, positions: Tensor, velocities: Tensor, times:
     Raises
     ------
     SpacetimeError
-        Wrong shapes, starts that are not finite, or times out of order or beyond the cutoff.
+        Wrong shapes, starts that are not finite, or times beyond the cutoff.
 
     """
-    _check(model, positions, velocities, times)
-    coordinates, rates = model.internal.describe(positions, velocities)
-    coefficients = model.coefficients(coordinates, rates).mean(dim=0)
-    nodes, places = _integration_nodes(times)
-    motion = model.motion(coordinates, rates, coefficients, nodes)
-    return _lift(model, (positions, velocities), motion, nodes, places)
+    until = _last(model, times)
+    return forecast(model, positions, velocities, until=until).at(times)
 
 
-def momenta(masses: Tensor, positions: Tensor, velocities: Tensor) -> tuple[Tensor, Tensor]:
-    """Return linear momentum and angular momentum about the centre of mass, (..., 3).
-
-    In amu Å/fs and amu Å²/fs.
-    """
-    weights = masses[:, None]
-    momentum = torch.sum(weights * velocities, dim=-2)
-    arms, swings = centred(masses, positions), centred(masses, velocities)
-    return momentum, torch.sum(weights * torch.linalg.cross(arms, swings), dim=-2)
-
-
-def centred(masses: Tensor, vectors: Tensor) -> Tensor:
-    """Return (..., n_atoms, 3) less the mean weighted by mass."""
-    return vectors - _centre(masses, vectors)
-
-
-def superpose(weights: Tensor, mobile: Tensor, target: Tensor) -> Tensor:
-    """Return the proper rotations (..., 3, 3) that lay centred points best on others.
-
-    Points are (..., n, 3), their weights (n,) (Kabsch 1976, doi:10.1107/S0567739476001873).
-    """
-    correlation = (weights[:, None] * target).transpose(-1, -2) @ mobile
-    sound = _sound(correlation)
-    left, _, right = torch.linalg.svd(torch.where(sound, correlation, 0.0))
-    signs = torch.ones_like(left[..., 0])
-    signs[..., 2] = torch.linalg.det(left @ right)
-    rotations: Tensor = (left * signs.unsqueeze(-2)) @ right
-    return torch.where(sound, rotations, math.nan)
-
-
-def _lift(
-    model: SpacetimeModel, start: Dual, motion: Dual, nodes: Tensor, places: list[int]
+def predict_members(
+    model: SpacetimeModel, positions: Tensor, velocities: Tensor, times: Tensor
 ) -> Dual:
-    masses = model.masses
-    x, dx = (centred(masses, part) for part in model.internal.place(*motion))
-    momentum, total = momenta(masses, *start)
-    _, internal = momenta(masses, x, dx)
-    inverse = _inverse_inertia(masses, x)
-    first = _attitude(masses, (x[:, 0], dx[:, 0]), start)
-    turned = _integrate(first, inverse, internal, total, nodes)[:, [p // 2 for p in places]]
-    spin = _spin(turned, inverse[:, places], internal[:, places], total.unsqueeze(1))
-    shape = x[:, places]
-    swirl = dx[:, places] + torch.linalg.cross(spin.unsqueeze(-2).expand_as(shape), shape)
-    drift = (momentum / masses.sum())[:, None, None]
-    centre = _centre(masses, start[0])[:, None] + drift * nodes[places][:, None, None]
-    back = turned.transpose(-1, -2)
-    return centre + shape @ back, drift + swirl @ back
+    """Return what each network predicts, (n_members, n_replicas, n_times, n_atoms, 3).
+
+    As :func:`predict` otherwise.
+    """
+    until = _last(model, times)
+    return forecast(model, positions, velocities, members=True, until=until).at(times)
 
 
-def _integrate(
-    first: Tensor, inverse: Tensor, internal: Tensor, total: Tensor, nodes: Tensor
-) -> Tensor:
-    """Return rotations at the even nodes; the odd ones are the midpoints of Runge-Kutta steps."""
+def endpoints(
+    model: SpacetimeModel, positions: Tensor, velocities: Tensor, *, members: bool = False
+) -> Dual:
+    """Return where the mean, or each of the members, ends at the cutoff.
 
-    def slope(rotation: Tensor, node: int) -> Tensor:
-        return rotation @ _skew(_spin(rotation, inverse[:, node], internal[:, node], total))
-
-    rotations = [first]
-    for node in range(0, len(nodes) - 1, 2):
-        step = nodes[node + 2] - nodes[node]
-        now = rotations[-1]
-        k1 = slope(now, node)
-        k2 = slope(now + 0.5 * step * k1, node + 1)
-        k3 = slope(now + 0.5 * step * k2, node + 1)
-        k4 = slope(now + step * k3, node + 2)
-        rotations.append(_orthogonal(now + step / 6.0 * (k1 + 2.0 * k2 + 2.0 * k3 + k4)))
-    return torch.stack(rotations, dim=1)
+    Positions and velocities ([n_members,] n_replicas, n_atoms, 3).
+    """
+    end = torch.tensor([model.cutoff], dtype=torch.float64)
+    x, v = forecast(model, positions, velocities, members=members).at(end)
+    return x.squeeze(-3), v.squeeze(-3)
 
 
-def _integration_nodes(times: Tensor) -> tuple[Tensor, list[int]]:
-    """Return nodes (step, midpoint, step, ...) through all times, and where the times are."""
-    nodes, places = [0.0], []
-    for time in times.tolist():
-        start = nodes[-1]
-        n_halves = 2 * math.ceil((time - start) / STEP)
-        nodes += [start + (time - start) * (i + 1) / n_halves for i in range(n_halves)]
-        places.append(len(nodes) - 1)
-    return torch.tensor(nodes, dtype=torch.float64), places
+@dataclass(frozen=True, slots=True, eq=False)
+class _Body:
+    """Shapes in the body-fixed frame, and how they move there.
+
+    ``motion`` (..., n_atoms, 6) are centred positions beside velocities, ``inverse`` (..., 3, 3)
+    of their inertia tensors, ``internal`` (..., 3) their angular momenta.
+    """
+
+    motion: Tensor
+    inverse: Tensor
+    internal: Tensor
+
+    @classmethod
+    def of(cls, masses: Tensor, placed: Dual, *, axial: bool) -> _Body:
+        motion = torch.cat(placed, dim=-1)
+        motion = motion - (masses / masses.sum())[None] @ motion
+        products = (masses[:, None] * motion[..., :3]).transpose(-1, -2) @ motion
+        swings = products[..., 3:]
+        internal = (swings - swings.transpose(-1, -2))[..., [1, 2, 0], [2, 0, 1]]
+        invert = axis.transverse_inverse if axial else inverse_inertia
+        return cls(motion, invert(products[..., :3]), internal)
+
+    def spin(self, total: Tensor) -> Tensor:
+        """Return the angular velocity (..., 3) that makes up the total angular momentum."""
+        return torch.sum(self.inverse * (total - self.internal).unsqueeze(-2), dim=-1)
+
+    def moved(self, spin: Tensor, attitude: Tensor) -> Dual:
+        """Return positions and velocities of the shape, turned and turning."""
+        back = attitude.transpose(-1, -2).expand(*spin.shape, 3)
+        swirl = torch.linalg.cross(spin.unsqueeze(-1).expand_as(back), back, dim=-2)
+        upper = torch.cat([back, -swirl], dim=-1)
+        lower = torch.cat([torch.zeros_like(back), back], dim=-1)
+        turned: Tensor = self.motion @ torch.cat([upper, lower], dim=-2)
+        return turned[..., :3], turned[..., 3:]
+
+
+def _orientation(
+    model: SpacetimeModel, seen: Dual, start: Dual, coefficients: Tensor, until: float
+) -> tuple[Tensor, rotation.Turning | None]:
+    """Return how the body-fixed frame stands at the start, and how it turns."""
+    if model.internal.oriented:
+        return torch.eye(3, dtype=torch.float64).expand(len(seen[0]), 3, 3), None
+    length, nodes = rotation.panels(until)
+    times = torch.cat([nodes.new_zeros(1), nodes.flatten()])
+    placed = model.internal.place(*model.motion(*start, coefficients, times))
+    first = (part.flatten(end_dim=-5)[0] if part.ndim > 4 else part for part in placed)
+    x, dx = (part[:, 0] for part in first)
+    attitude = _attitude(model.masses, (x, dx), seen)
+    _, total = momenta(model.masses, *seen)
+    body = _Body.of(model.masses, placed, axial=model.internal.axial)
+    at_start = total.unsqueeze(-2) @ attitude
+
+    def spins(panel: int) -> rotation.Spin:
+        span = slice(1 + panel * nodes.shape[1], 1 + (panel + 1) * nodes.shape[1])
+        inverse, internal = body.inverse[..., span, :, :], body.internal[..., span, :]
+
+        def spin(turned: Tensor) -> Tensor:
+            rest = rotation.turned_back(turned, at_start) - internal
+            return torch.sum(inverse * rest.unsqueeze(-2), dim=-1)
+
+        return spin
+
+    each = [spins(panel) for panel in range(len(nodes))]
+    return attitude, rotation.turn(length, each, body.internal.shape[:-2])
 
 
 def _attitude(masses: Tensor, shape: Dual, start: Dual) -> Tensor:
@@ -144,54 +263,13 @@ def _attitude(masses: Tensor, shape: Dual, start: Dual) -> Tensor:
     """
     stacks = []
     for positions, velocities in (shape, start):
-        arms, swings = centred(masses, positions), centred(masses, velocities)
-        _, angular = momenta(masses, positions, velocities)
-        spin = (_inverse_inertia(masses, arms) @ angular.unsqueeze(-1)).squeeze(-1)
-        swings = swings - torch.linalg.cross(spin.unsqueeze(-2).expand_as(arms), arms)
-        stacks.append(torch.cat([arms, ALIGNMENT_TIME * swings], dim=-2))
+        swings = velocities - rigid_part(masses, positions, velocities)
+        stacks.append(torch.cat([centred(masses, positions), ALIGNMENT_TIME * swings], dim=-2))
     return superpose(torch.cat([masses, masses]), *stacks)
 
 
-def _spin(rotation: Tensor, inverse: Tensor, internal: Tensor, total: Tensor) -> Tensor:
-    """Return the angular velocity in the body-fixed frame that makes up the total."""
-    in_body = (rotation.transpose(-1, -2) @ total.unsqueeze(-1)).squeeze(-1)
-    return (inverse @ (in_body - internal).unsqueeze(-1)).squeeze(-1)
-
-
-def _inverse_inertia(masses: Tensor, arms: Tensor) -> Tensor:
-    squares = torch.sum(arms * arms, dim=-1)[..., None, None]
-    outer = arms.unsqueeze(-1) * arms.unsqueeze(-2)
-    identity = torch.eye(3, dtype=arms.dtype)
-    inertia = torch.sum(masses[:, None, None] * (squares * identity - outer), dim=-3)
-    sound = _sound(inertia)
-    safe = torch.where(sound, inertia, identity)
-    inverse: Tensor = torch.linalg.pinv(safe, rtol=SINGULAR, hermitian=True)
-    return torch.where(sound, inverse, math.nan)
-
-
-def _sound(matrices: Tensor) -> Tensor:
-    """Return (..., 1, 1) which matrices are finite: LAPACK would raise for all over one of them."""
-    return torch.isfinite(matrices).all(dim=-1, keepdim=True).all(dim=-2, keepdim=True)
-
-
-def _skew(vectors: Tensor) -> Tensor:
-    """Return the matrices (..., 3, 3) of the cross products with vectors (..., 3)."""
-    x, y, z = vectors.unbind(-1)
-    zero = torch.zeros_like(x)
-    entries = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1)
-    return entries.view(*x.shape, 3, 3)
-
-
-def _orthogonal(matrices: Tensor) -> Tensor:
-    """Return nearly orthogonal matrices made orthogonal, by one Newton step."""
-    return 1.5 * matrices - 0.5 * matrices @ matrices.transpose(-1, -2) @ matrices
-
-
-def _centre(masses: Tensor, vectors: Tensor) -> Tensor:
-    return torch.sum(masses[:, None] * vectors, dim=-2, keepdim=True) / masses.sum()
-
-
-def _check(model: SpacetimeModel, positions: Tensor, velocities: Tensor, times: Tensor) -> None:
+def check_starts(model: SpacetimeModel, positions: Tensor, velocities: Tensor) -> None:
+    """Raise SpacetimeError unless starts are (n_replicas, n_atoms, 3) and finite."""
     wanted = (len(model.masses), 3)
     if positions.ndim != 3 or positions.shape[1:] != wanted or positions.shape != velocities.shape:
         raise SpacetimeError(
@@ -200,10 +278,13 @@ def _check(model: SpacetimeModel, positions: Tensor, velocities: Tensor, times: 
         )
     if not (torch.isfinite(positions).all() and torch.isfinite(velocities).all()):
         raise SpacetimeError("a start has positions or velocities that are not finite")
-    if len(times) and not (
-        times[0] >= 0 and times[-1] <= model.cutoff and bool((times[1:] >= times[:-1]).all())
-    ):
+
+
+def _last(model: SpacetimeModel, times: Tensor) -> float | None:
+    """Return the latest of the times, None where there is none beyond the start."""
+    if len(times) and not (times.min() >= 0 and times.max() <= model.cutoff):
         raise SpacetimeError(
             f"times from {float(times.min())} to {float(times.max())} fs are asked for,"
-            f" want ascending ones from 0 to the cutoff {model.cutoff} fs"
+            f" want them from 0 to the cutoff {model.cutoff} fs"
         )
+    return (float(times.max()) or None) if len(times) else None

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from ase.data import covalent_radii
 from torch import Tensor
 
-from alloop.errors import SpacetimeError
+from alloop.spacetime.courses import Block, Course
+from alloop.spacetime.energy_rules import PropagationSettings
+from alloop.spacetime.lockstep import follow_together
 from alloop.spacetime.model import SpacetimeModel
-from alloop.spacetime.orientation import predict
+from alloop.spacetime.rescue import Stretch
+from alloop.spacetime.rollback import follow_each
+from alloop.spacetime.schedule import Listed, Regular, Times
+from alloop.spacetime.surface import Surface
+from alloop.spacetime.venture import Progress, Venture
 
-CONTACT = 0.5
-"""Atoms nearer than this times the sum of their covalent radii have collided."""
+Sink = Callable[[Block], None]
+"""Takes frames as they come: those of one replica in the order of time, replicas in turns."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -24,85 +29,133 @@ class Propagation:
 
     Attributes
     ----------
-    times : (n_times,) float64, fs.
+    times : (n_times,) float64, fs; none where frames went to a sink.
     positions, velocities : (n_replicas, n_times, n_atoms, 3) float64, Å and Å/fs; NaN from where a
-        replica was stopped.
-    n_frames : (n_replicas,) int64, how many frames are sound.
-    reasons : of each replica why it was stopped, "non-finite" or "contact", or None.
+        replica ended; :meth:`frames` leaves that out.
+    courses : of each replica how it went.
+    stretches : segments of ordinary dynamics, in the order they were run.
 
     """
 
     times: Tensor
     positions: Tensor
     velocities: Tensor
-    n_frames: Tensor
-    reasons: tuple[str | None, ...]
+    courses: tuple[Course, ...]
+    stretches: tuple[Stretch, ...]
+
+    @property
+    def n_frames(self) -> Tensor:
+        """How many frames of each replica are sound, (n_replicas,) int64."""
+        return torch.tensor([course.n_frames for course in self.courses], dtype=torch.int64)
+
+    @property
+    def reasons(self) -> tuple[str | None, ...]:
+        """Why each replica ended early: "non-finite", "contact", "energy", "deadline"; or None."""
+        return tuple(course.reason for course in self.courses)
+
+    def frames(self, replica: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return times, positions and velocities of one replica up to its end."""
+        n = self.courses[replica].n_frames
+        return self.times[:n], self.positions[replica, :n], self.velocities[replica, :n]
 
 
-def propagate(
-    model: SpacetimeModel, positions: Tensor, velocities: Tensor, times: Tensor
-) -> Propagation:
-    """Follow replicas to any times, segment by segment, by the mean of the ensemble.
+class Propagator:
+    """Follows replicas segment by segment and hands out their frames as they come.
 
     Parameters
     ----------
     model : the 4D model.
     positions, velocities : (n_replicas, n_atoms, 3) float64, the starts, Å and Å/fs.
-    times : (n_times,) float64, ascending from 0 or later, fs; any spacing.
+    times : (n_times,) float64, ascending from 0 or later, fs, any spacing; or :class:`Regular`
+        ones. Segments are always whole: energies are judged up to the end of the last one.
+    surface : potential energies, for the rules "select" and "shell" and for a rescue.
+    settings : what is done about the energy.
+    deadline : value of ``time.monotonic()`` after which no further segment is begun.
+    on_progress : called after each round of segments with (fs done by the replica that is behind,
+        fs in all, replicas still going).
 
     Raises
     ------
     SpacetimeError
-        Wrong shapes, starts that are not finite or times out of order.
+        Wrong shapes, starts that are not finite, times out of order, or no surface for a rule that
+        needs one.
 
     """
-    if not (len(times) and times[0] >= 0 and bool((times[1:] >= times[:-1]).all())):
-        raise SpacetimeError("times of a propagation must ascend from 0 or later")
-    n_replicas, n_atoms = positions.shape[:2]
-    unseen = torch.full((n_replicas, len(times), n_atoms, 3), math.nan, dtype=torch.float64)
-    seen_positions, seen_velocities = unseen, unseen.clone()
-    n_frames = torch.zeros(n_replicas, dtype=torch.int64)
-    reasons: list[str | None] = [None] * n_replicas
-    going = torch.arange(n_replicas)
-    for first, n_times, asked in _segments(times, model.cutoff):
-        if len(going) == 0:
-            break
-        x, v = predict(model, positions, velocities, asked)
-        faults = [_fault(model, *motion) for motion in zip(x, v, strict=True)]
-        for row, (replica, fault) in enumerate(zip(going.tolist(), faults, strict=True)):
-            n_sound = n_times if fault is None else min(fault[0], n_times)
-            reasons[replica] = None if fault is None else fault[1]
-            n_frames[replica] += n_sound
-            seen_positions[replica, first : first + n_sound] = x[row, :n_sound]
-            seen_velocities[replica, first : first + n_sound] = v[row, :n_sound]
-        alive = torch.tensor([fault is None for fault in faults])
-        going, positions, velocities = going[alive], x[alive, -1], v[alive, -1]
-    return Propagation(times, seen_positions, seen_velocities, n_frames, tuple(reasons))
+
+    def __init__(
+        self,
+        model: SpacetimeModel,
+        positions: Tensor,
+        velocities: Tensor,
+        times: Tensor | Regular,
+        *,
+        surface: Surface | None = None,
+        settings: PropagationSettings | None = None,
+        deadline: float | None = None,
+        on_progress: Progress | None = None,
+    ) -> None:
+        self.times: Times = times if isinstance(times, Regular) else Listed(times)
+        self._venture = Venture.of(
+            model,
+            (positions, velocities),
+            self.times,
+            settings or PropagationSettings(),
+            surface,
+            deadline,
+            on_progress,
+        )
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield frames as they come; to be called once."""
+        if self._venture.settings.rule == "select":
+            return follow_each(self._venture)
+        return follow_together(self._venture)
+
+    def courses(self) -> tuple[Course, ...]:
+        """Return how each replica has gone so far."""
+        return tuple(log.course() for log in self._venture.logs)
+
+    def stretches(self) -> tuple[Stretch, ...]:
+        """Return the segments of ordinary dynamics so far."""
+        return tuple(self._venture.stretches)
 
 
-def _segments(times: Tensor, cutoff: float) -> Iterator[tuple[int, int, Tensor]]:
-    """Yield for each segment its first time's index, its number of times, and the times to ask.
+def propagate(
+    model: SpacetimeModel,
+    positions: Tensor,
+    velocities: Tensor,
+    times: Tensor | Regular,
+    *,
+    surface: Surface | None = None,
+    settings: PropagationSettings | None = None,
+    sink: Sink | None = None,
+    deadline: float | None = None,
+    on_progress: Progress | None = None,
+) -> Propagation:
+    """Follow replicas to any times, segment by segment; by the mean of the ensemble if not told.
 
-    The latter count from the start of the segment and end with the cutoff where another follows.
+    With a ``sink`` frames are handed to it and none are kept, so that memory does not grow with
+    time. For the other parameters and errors see :class:`Propagator`.
     """
-    first, segment = 0, 0
-    while first < len(times):
-        later = times[first:] - segment * cutoff
-        local = later[later <= cutoff]
-        last = first + len(local) == len(times)
-        yield first, len(local), local if last else torch.cat([local, local.new_tensor([cutoff])])
-        first, segment = first + len(local), segment + 1
-
-
-def _fault(model: SpacetimeModel, positions: Tensor, velocities: Tensor) -> tuple[int, str] | None:
-    """Return the first unsound frame of one replica and what is wrong there."""
-    finite = torch.isfinite(positions).all(-1).all(-1) & torch.isfinite(velocities).all(-1).all(-1)
-    radii = torch.as_tensor(covalent_radii[list(model.numbers)])
-    rows, columns = torch.triu_indices(len(radii), len(radii), offset=1)
-    distances = torch.linalg.vector_norm(positions[:, rows] - positions[:, columns], dim=-1)
-    apart = (distances > CONTACT * (radii[rows] + radii[columns])).all(-1)
-    unsound = torch.nonzero(~(finite & apart)).flatten()
-    if len(unsound) == 0:
-        return None
-    first = int(unsound[0])
-    return first, "contact" if finite[first] else "non-finite"
+    propagator = Propagator(
+        model,
+        positions,
+        velocities,
+        times,
+        surface=surface,
+        settings=settings,
+        deadline=deadline,
+        on_progress=on_progress,
+    )
+    n_kept = 0 if sink is not None else len(propagator.times)
+    shape = len(positions), n_kept, *positions.shape[1:]
+    kept = tuple(torch.full(shape, math.nan, dtype=torch.float64) for _ in "xv")
+    for block in propagator.blocks():
+        if sink is not None:
+            sink(block)
+            continue
+        span = slice(block.first, block.first + len(block.times))
+        kept[0][block.replica, span] = block.positions
+        kept[1][block.replica, span] = block.velocities
+    seen = propagator.times.span(0, n_kept)
+    return Propagation(seen, kept[0], kept[1], propagator.courses(), propagator.stretches())

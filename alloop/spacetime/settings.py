@@ -17,7 +17,8 @@ class FitSettings:
     cutoff : longest time after a start to predict, fs; a multiple of the time between frames.
     members : number of networks.
     hidden : widths of the hidden layers.
-    basis_size : number of functions of time; never more than a segment has frames.
+    basis_size : number of functions of time, None for 1.2 in each fs; never more than a segment has
+        frames.
     windows : how many stretches of trajectory are learnt from.
     batch : windows per optimiser step and member.
     steps : optimiser steps; 0 leaves the polynomial alone.
@@ -36,7 +37,7 @@ class FitSettings:
     cutoff: float = 10.0
     members: int = 4
     hidden: tuple[int, ...] = (256, 256)
-    basis_size: int = 12
+    basis_size: int | None = None
     windows: int = 72_000
     batch: int = 256
     steps: int = 1000
@@ -47,6 +48,8 @@ class FitSettings:
     def __post_init__(self) -> None:
         for name in ("cutoff", "members", "basis_size", "windows", "batch", "learning_rate"):
             value = getattr(self, name)
+            if value is None:
+                continue
             if not (value > 0 and math.isfinite(value)):
                 raise SpacetimeError(f"4D fit: {name} must be positive, got {value}")
         if not all(width > 0 for width in self.hidden):
@@ -58,3 +61,8 @@ class FitSettings:
                 raise SpacetimeError(
                     f"4D fit: {name} must not be negative, got {getattr(self, name)}"
                 )
+
+    def n_functions(self, n_frames: int) -> int:
+        """Return the number of functions of time for segments of so many frames."""
+        wanted = math.ceil(1.2 * self.cutoff - 1e-9) if self.basis_size is None else self.basis_size
+        return min(wanted, n_frames)

@@ -2,12 +2,13 @@
 
 Exchanging like atoms and mirroring turn a trajectory into another true one. Kept are those
 operations that leave the handedness of every centre as it is in the data: the others lead to
-isomers that the labelled atoms never visit.
+isomers that the labelled atoms never visit (see ``isomers``).
 """
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,6 +37,24 @@ class Operation:
         permuted = vectors[..., list(self.permutation), :]
         return permuted * permuted.new_tensor([-1.0, 1.0, 1.0]) if self.mirror else permuted
 
+    @property
+    def inverse(self) -> Operation:
+        """What undoes it."""
+        back = sorted(range(len(self.permutation)), key=self.permutation.__getitem__)
+        return Operation(tuple(back), self.mirror)
+
+
+def list_operations(numbers: NDArray[np.int64], frames: NDArray[np.float64]) -> Iterator[Operation]:
+    """Yield the exchanges of like atoms, each as it is and mirrored, the identity first.
+
+    ``frames`` are (n_frames, n_atoms, 3), Å. At most MAX_TRIED exchanges are looked at.
+    """
+    mirrors = (False, True) if len(numbers) > 3 else (False,)
+    graph = CovalentGraph.of_frames(numbers, frames)
+    for permutation in itertools.islice(graph.automorphisms(), MAX_TRIED):
+        for mirror in mirrors:
+            yield Operation(tuple(permutation), mirror)
+
 
 def find_operations(
     internal: Coordinates, numbers: NDArray[np.int64], frames: NDArray[np.float64]
@@ -44,13 +63,10 @@ def find_operations(
 
     The identity comes first. At most MAX_OPERATIONS are returned.
     """
-    graph = CovalentGraph.of_frames(numbers, frames)
     positions = torch.as_tensor(frames)
-    mirrors = (False, True) if len(numbers) > 3 else (False,)
-    found: list[Operation] = []
-    for permutation in itertools.islice(graph.automorphisms(), MAX_TRIED):
-        for mirror in mirrors:
-            operation = Operation(tuple(permutation), mirror)
-            if internal.same_isomer(operation(positions), positions):
-                found.append(operation)
+    found = [
+        operation
+        for operation in list_operations(numbers, frames)
+        if internal.same_isomer(operation(positions), positions)
+    ]
     return found[:MAX_OPERATIONS]

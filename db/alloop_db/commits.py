@@ -17,6 +17,7 @@ from alloop.artifacts import ArtifactStore
 from alloop.frames import Frame
 from alloop_db import schema as t
 from alloop_db.arrays import blob_to_integers, blob_to_vectors, floats_to_blob
+from alloop_db.sessions import record_event
 
 Result = dict[str, Any]
 
@@ -174,6 +175,11 @@ def record_attempt(
 
 def commit_explore(session: Session, task: t.Task, result: Result, _: ArtifactStore) -> None:
     """Add the trajectories of a shard."""
+    about = {name: task.spec[name] for name in ("route", "ensemble", "timestep")}
+    _add_trajectories(session, task, result, about)
+
+
+def _add_trajectories(session: Session, task: t.Task, result: Result, about: Result) -> None:
     system = _system(session, task.spec["system"]["name"])
     generation = _generation(session, task)
     for replica in result["replicas"]:
@@ -184,9 +190,7 @@ def commit_explore(session: Session, task: t.Task, result: Result, _: ArtifactSt
                 generation_id=generation.generation_id,
                 committee_id=task.spec["committee_id"],
                 task_id=task.task_id,
-                route=task.spec["route"],
-                ensemble=task.spec["ensemble"],
-                timestep=task.spec["timestep"],
+                **about,
                 **replica,
             )
         )
@@ -295,17 +299,21 @@ def add_evaluations(
 
 
 def commit_fit_spacetime(session: Session, task: t.Task, result: Result, _: ArtifactStore) -> None:
-    """Add a 4D model with the trajectories it saw."""
+    """Add a 4D model with the judgement on it, what it saw and what it was not shown."""
     spec = task.spec
+    name, generation = spec["system"]["name"], _generation(session, task)
     model = t.SpacetimeModel(
         artifact_id=artifact_id(session, result["artifact"]),
-        system_id=_system(session, spec["system"]["name"]).system_id,
+        system_id=_system(session, name).system_id,
         committee_id=spec["committee_id"],
-        generation_id=_generation(session, task).generation_id,
+        generation_id=generation.generation_id,
         task_id=task.task_id,
         cutoff=spec["settings"]["cutoff"],
         seed=spec["seed"],
         metrics=result["metrics"],
+        status=result["status"],
+        reason=result["reason"],
+        parent_spacetime_model_id=spec["parent"] and _spacetime_model(session, spec["parent"]),
     )
     session.add(model)
     session.flush()
@@ -313,6 +321,53 @@ def commit_fit_spacetime(session: Session, task: t.Task, result: Result, _: Arti
         session.add(
             t.SpacetimeTrajectory(spacetime_model_id=model.spacetime_model_id, **trajectory)
         )
+    for trajectory in result["excluded"]:
+        session.add(t.SpacetimeExclusion(spacetime_model_id=model.spacetime_model_id, **trajectory))
+    judged = result["status"].replace("_", " ")
+    text = f"4D model of {name} after generation {generation.number} {judged}: {result['reason']}"
+    record_event(session, "spacetime_model", text, result["metrics"].get("gate"))
+
+
+def _spacetime_model(session: Session, sha256: str) -> int:
+    return session.scalars(
+        select(t.SpacetimeModel.spacetime_model_id)
+        .join(t.Artifact, t.Artifact.artifact_id == t.SpacetimeModel.artifact_id)
+        .where(t.Artifact.sha256 == sha256)
+        .order_by(t.SpacetimeModel.spacetime_model_id.desc())
+        .limit(1)
+    ).one()
+
+
+def commit_probe_spacetime(
+    session: Session, task: t.Task, result: Result, _: ArtifactStore
+) -> None:
+    """Add a probe of a 4D model and the trajectories that it has begun."""
+    spec, shard = task.spec, result["artifact"]
+    generation = _generation(session, task)
+    columns = ("n_replicas", "n_segments", "n_flagged", "flagged", "numbers", "segments")
+    session.add(
+        t.SpacetimeProbe(
+            spacetime_model_id=_spacetime_model(session, spec["model"]),
+            committee_id=spec["committee_id"],
+            generation_id=generation.generation_id,
+            task_id=task.task_id,
+            artifact_id=shard and artifact_id(session, shard),
+            thresholds=spec["thresholds"],
+            **{name: result[name] for name in columns},
+        )
+    )
+    about = {
+        "route": t.PROBE_ROUTE,
+        "ensemble": "nve",
+        "timestep": spec["reference"]["timestep"],
+    }
+    _add_trajectories(session, task, result, about)
+    text = (
+        f"probe of the 4D model of {spec['system']['name']} after generation {generation.number}:"
+        f" {result['n_flagged']} of {result['n_segments']} segments flagged,"
+        f" {len(result['replicas'])} reference trajectories added"
+    )
+    record_event(session, "spacetime_probe", text, {"flagged": result["flagged"]})
 
 
 COMMITS: dict[str, Callable[[Session, t.Task, Result, ArtifactStore], None]] = {
@@ -323,4 +378,5 @@ COMMITS: dict[str, Callable[[Session, t.Task, Result, ArtifactStore], None]] = {
     "train": commit_train,
     "evaluate": commit_evaluate,
     "fit_spacetime": commit_fit_spacetime,
+    "probe_spacetime": commit_probe_spacetime,
 }

@@ -11,7 +11,10 @@ from sqlalchemy import Connection
 from alloop.artifacts import sha256
 from alloop.errors import LedgerError
 
-KINDS = ("frame", "label", "trajectory", "snapshot", "model", "committee", "spacetime_model")
+KINDS = (
+    "frame", "label", "trajectory", "snapshot", "model", "committee", "spacetime_model",
+    "spacetime_probe",
+)  # fmt: skip
 SHORTEST = 4
 """A hash may be cut to this many characters, not further."""
 MOST_CANDIDATES = 8

@@ -42,10 +42,34 @@ _UP = {
         FROM spacetime_trajectory AS seen
         JOIN trajectory ON trajectory.trajectory_id = seen.trajectory_id
         WHERE seen.spacetime_model_id = :id
-        GROUP BY seen.split, trajectory.committee_id""",
+        GROUP BY seen.split, trajectory.committee_id
+        UNION ALL
+        SELECT
+            'saw ' || count(*) || iif(count(*) = 1, ' trajectory (', ' trajectories (')
+                || seen.split || ') begun by',
+            'spacetime_probe', probe.spacetime_probe_id
+        FROM spacetime_trajectory AS seen
+        JOIN trajectory ON trajectory.trajectory_id = seen.trajectory_id
+        JOIN spacetime_probe AS probe ON probe.task_id = trajectory.task_id
+        WHERE seen.spacetime_model_id = :id
+        GROUP BY seen.split, probe.spacetime_probe_id
+        UNION ALL
+        SELECT 'was held against', 'spacetime_model', parent_spacetime_model_id
+        FROM spacetime_model
+        WHERE spacetime_model_id = :id AND parent_spacetime_model_id IS NOT NULL""",
+    "spacetime_probe": """
+        SELECT 'propagated', 'spacetime_model', spacetime_model_id FROM spacetime_probe
+        WHERE spacetime_probe_id = :id
+        UNION ALL
+        SELECT 'judged by the energies of', 'committee', committee_id FROM spacetime_probe
+        WHERE spacetime_probe_id = :id""",
     "trajectory": """
         SELECT 'was run by', 'committee', committee_id FROM trajectory
-        WHERE trajectory_id = :id""",
+        WHERE trajectory_id = :id
+        UNION ALL
+        SELECT 'was begun by', 'spacetime_probe', probe.spacetime_probe_id
+        FROM trajectory JOIN spacetime_probe AS probe ON probe.task_id = trajectory.task_id
+        WHERE trajectory.trajectory_id = :id""",
     "frame": """
         SELECT 'was found in', 'trajectory', trajectory_id FROM frame
         WHERE frame_id = :id AND trajectory_id IS NOT NULL""",
@@ -70,7 +94,16 @@ _DOWN = {
         UNION ALL
         SELECT 'is imitated by', 'spacetime_model', spacetime_model_id FROM spacetime_model
         WHERE committee_id = :id""",
-    "spacetime_model": "SELECT 'nothing', 'is made from', :id WHERE FALSE",
+    "spacetime_model": """
+        SELECT 'was probed by', 'spacetime_probe', spacetime_probe_id FROM spacetime_probe
+        WHERE spacetime_model_id = :id
+        UNION ALL
+        SELECT 'came before', 'spacetime_model', spacetime_model_id FROM spacetime_model
+        WHERE parent_spacetime_model_id = :id""",
+    "spacetime_probe": """
+        SELECT 'began', 'trajectory', trajectory.trajectory_id
+        FROM spacetime_probe AS probe JOIN trajectory ON trajectory.task_id = probe.task_id
+        WHERE probe.spacetime_probe_id = :id""",
     "trajectory": """
         SELECT
             'gave ' || count(*) || iif(count(*) = 1, ' label', ' labels') || ' to',
@@ -118,12 +151,17 @@ _ABOUT = {
         JOIN committee_member ON committee_member.committee_id = committee.committee_id
         WHERE committee.committee_id = :id""",
     "spacetime_model": """
-        SELECT system.name || ', up to ' || spacetime_model.cutoff || ' fs, weights '
+        SELECT system.name || ', up to ' || spacetime_model.cutoff || ' fs, '
+            || replace(spacetime_model.status, '_', ' ') || ', weights '
             || substr(artifact.sha256, 1, 12)
         FROM spacetime_model
         JOIN system ON system.system_id = spacetime_model.system_id
         JOIN artifact ON artifact.artifact_id = spacetime_model.artifact_id
         WHERE spacetime_model.spacetime_model_id = :id""",
+    "spacetime_probe": """
+        SELECT n_flagged || ' of ' || n_segments || ' segments of ' || n_replicas
+            || ' replicas flagged'
+        FROM spacetime_probe WHERE spacetime_probe_id = :id""",
     "trajectory": """
         SELECT 'route ' || trajectory.route || ', ' || upper(trajectory.ensemble) || ' at '
             || trajectory.temperature || ' K, replica ' || trajectory.replica || ' of '
@@ -185,7 +223,7 @@ class Lineage:
 
 
 def lineage(engine: Engine, identity: str) -> Lineage:
-    """Return the history of a model, committee, snapshot, 4D model, trajectory, frame or label.
+    """Return the history of whatever has one: see :data:`alloop_db.identity.KINDS`.
 
     ``identity`` is ``kind:number``, the beginning of a hash, or the path of a weight file. Raises
     LedgerError, with the candidates, if it is unknown or ambiguous.
@@ -240,7 +278,7 @@ def _lines(links: tuple[Link, ...]) -> list[str]:
 
 
 def _name(node: Node) -> str:
-    return f"{node.kind.replace('spacetime_model', '4D model')} {node.id}"
+    return f"{node.kind.replace('spacetime_', '4D ')} {node.id}"
 
 
 def _record(link: Link) -> dict[str, str]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 from itertools import takewhile
 from typing import Any
 
 from sqlalchemy import Connection, Row, case, func, select
+from sqlalchemy.orm import aliased
 
 from alloop_db import schema as t
 from alloop_db.arrays import blob_to_integers, blob_to_vectors
@@ -27,6 +29,12 @@ WINDOW = 400
 """Pending labels shown to the planner at a time; bounds memory, not the campaign."""
 RECENT = 300
 """Latest label attempts that tell the speed and the health of a tier."""
+_PLACE = (
+    func.json_extract(t.Task.spec, "$.system.name").label("system"),
+    func.json_extract(t.Task.spec, "$.committee_id").label("committee_id"),
+    func.coalesce(func.json_extract(t.Task.spec, "$.turn"), 0).label("turn"),
+)
+"""Which 4D model a task is about; specs of before there were refits name no turn."""
 
 
 def read_state(connection: Connection) -> CampaignState:
@@ -78,7 +86,9 @@ def read_state(connection: Connection) -> CampaignState:
         evaluations=_evaluations(connection),
         nve_shards=read_shards(connection, t.Trajectory.ensemble == "nve"),
         spacetime=_spacetime(connection),
-        fits=_fits(connection),
+        fits=_spacetime_tasks(connection, "fit_spacetime"),
+        probes=_spacetime_tasks(connection, "probe_spacetime"),
+        begun=_begun(connection),
         stability=_stability(connection),
         last_failures=tuple(f"{row.error_class}: {row.error_text}" for row in failures[:3]),
     )
@@ -275,11 +285,19 @@ def _calibration(row: Row[Any] | None) -> dict[str, Any] | None:
     return {name: value for name, value in row._mapping.items() if name not in hidden}
 
 
-def _fits(connection: Connection) -> dict[tuple[str, int], str]:
+def _spacetime_tasks(connection: Connection, kind: str) -> dict[tuple[str, int, int], str]:
+    rows = connection.execute(select(*_PLACE, t.Task.status).where(t.Task.kind == kind))
+    return {(row.system, row.committee_id, row.turn): row.status for row in rows}
+
+
+def _begun(connection: Connection) -> dict[tuple[str, int, int], int]:
     rows = connection.execute(
-        select(t.Task.spec, t.Task.status).where(t.Task.kind == "fit_spacetime")
+        select(*_PLACE, func.count())
+        .join(t.SpacetimeProbe, t.SpacetimeProbe.task_id == t.Task.task_id)
+        .join(t.Trajectory, t.Trajectory.task_id == t.Task.task_id)
+        .group_by(t.Task.task_id)
     )
-    return {(row.spec["system"]["name"], row.spec["committee_id"]): row.status for row in rows}
+    return {(system, number, turn): n for system, number, turn, n in rows}
 
 
 def _stability(connection: Connection) -> dict[int, tuple[int, int]]:
@@ -290,6 +308,8 @@ def _stability(connection: Connection) -> dict[int, tuple[int, int]]:
             func.sum(case((t.Trajectory.reason == "completed", 1), else_=0)),
         )
         .join(t.Generation, t.Generation.generation_id == t.Trajectory.generation_id)
+        # Those of probes come when they come: a verdict must not depend on it.
+        .where(t.Trajectory.route != t.PROBE_ROUTE)
         .group_by(t.Generation.number)
     )
     return {number: (total, complete) for number, total, complete in rows}
@@ -317,16 +337,43 @@ def _evaluations(connection: Connection) -> tuple[EvaluationState, ...]:
 
 
 def _spacetime(connection: Connection) -> tuple[SpacetimeState, ...]:
+    data = aliased(t.Artifact)
+    snapshot = (
+        select(data.sha256)
+        .join(t.Snapshot, t.Snapshot.artifact_id == data.artifact_id)
+        .where(t.Snapshot.generation_id == t.SpacetimeModel.generation_id)
+        .order_by(t.Snapshot.snapshot_id.desc())
+        .limit(1)
+    )
     rows = connection.execute(
         select(
             t.System.name,
             t.SpacetimeModel.committee_id,
             t.Generation.number,
             t.Artifact.sha256,
+            t.SpacetimeModel.status,
+            func.json_extract(t.SpacetimeModel.metrics, "$.thresholds").label("thresholds"),
+            func.json_extract(t.Task.spec, "$.committee").label("committee"),
+            snapshot.scalar_subquery().label("snapshot"),
+            *_PLACE[2:],
         )
         .join(t.System, t.System.system_id == t.SpacetimeModel.system_id)
         .join(t.Generation, t.Generation.generation_id == t.SpacetimeModel.generation_id)
         .join(t.Artifact, t.Artifact.artifact_id == t.SpacetimeModel.artifact_id)
+        .join(t.Task, t.Task.task_id == t.SpacetimeModel.task_id)
         .order_by(t.SpacetimeModel.spacetime_model_id)
     )
-    return tuple(SpacetimeState(row.name, row.committee_id, row.number, row.sha256) for row in rows)
+    return tuple(
+        SpacetimeState(
+            row.name,
+            row.committee_id,
+            row.number,
+            row.sha256,
+            turn=row.turn,
+            promoted=row.status == "promoted",
+            committee=tuple(json.loads(row.committee or "[]")),
+            snapshot=row.snapshot,
+            thresholds=json.loads(row.thresholds or "null"),
+        )
+        for row in rows
+    )

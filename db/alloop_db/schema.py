@@ -31,6 +31,9 @@ CONVENTION = {
 SPLITS = ("train", "validation", "audit")
 LABEL_STATES = ("pending", "done", "failed", "skipped")
 TASK_STATES = ("pending", "running", "done", "failed")
+JUDGEMENTS = ("promoted", "held_back")
+PROBE_ROUTE = "4d"
+"""Route of trajectories that a probe has begun; no id in a config begins with a digit."""
 ACTIONS = ("initial", "selected", "audit", "validation", "rejected", "duplicate", "broken")
 
 
@@ -56,7 +59,10 @@ class Base(DeclarativeBase):
     """Declarative base with named constraints, so that migrations can address them."""
 
     metadata = MetaData(naming_convention=CONVENTION)
-    type_annotation_map = {dict[str, Any]: JSON(none_as_null=True)}  # noqa: RUF012  SQLAlchemy reads this attribute
+    type_annotation_map = {  # noqa: RUF012  SQLAlchemy reads this attribute
+        dict[str, Any]: JSON(none_as_null=True),
+        list[dict[str, Any]]: JSON(none_as_null=True),
+    }
 
 
 class CampaignRow(Base):
@@ -182,7 +188,9 @@ class Task(Base):
     __table_args__ = (_one_of("status", TASK_STATES), Index(None, "status", "priority"))
     task_id: Mapped[int] = _column("key", primary_key=True)
     key: Mapped[str] = _column("hash of kind and spec: equal work is recognised", unique=True)
-    kind: Mapped[str] = _column("prepare, explore, select, label, train, evaluate or fit_spacetime")
+    kind: Mapped[str] = _column(
+        "prepare, explore, select, label, train, evaluate, fit_spacetime or probe_spacetime"
+    )
     generation: Mapped[int] = _column("number of the generation it serves", index=True)
     spec: Mapped[dict[str, Any]] = _column("everything the worker needs, as JSON")
     priority: Mapped[int] = _column("lower goes first")
@@ -217,7 +225,7 @@ class Trajectory(Base):
     generation_id: Mapped[int] = _reference("generation", "when", index=True)
     committee_id: Mapped[int] = _reference("committee", "the potential", index=True)
     task_id: Mapped[int] = _reference("task", "the task that ran it")
-    route: Mapped[str] = _column("id of the route in the config")
+    route: Mapped[str] = _column("id of the route in the config; 4d if a probe began it")
     ensemble: Mapped[str] = _column("nve or nvt")
     temperature: Mapped[float] = _column("of the bath, or of the start for nve, K")
     timestep: Mapped[float] = _column("integration step, fs")
@@ -472,6 +480,7 @@ class SpacetimeModel(Base):
     """A 4D model R(t) = f(R0, v0, t)."""
 
     __tablename__ = "spacetime_model"
+    __table_args__ = (_one_of("status", JUDGEMENTS),)
     spacetime_model_id: Mapped[int] = _column("key", primary_key=True)
     artifact_id: Mapped[int] = _reference("artifact", "the weights")
     system_id: Mapped[int] = _reference("system", "the molecule it moves")
@@ -481,6 +490,14 @@ class SpacetimeModel(Base):
     cutoff: Mapped[float] = _column("longest time it was fitted to, fs")
     seed: Mapped[int] = _column("random seed")
     metrics: Mapped[dict[str, Any]] = _column("errors on held-out trajectories, as JSON")
+    status: Mapped[str] = _column(
+        "promoted: in use from then on; held_back: worse than the one in use"
+    )
+    reason: Mapped[str] = _column("why, in one line")
+    parent_spacetime_model_id: Mapped[int | None] = mapped_column(
+        ForeignKey("spacetime_model.spacetime_model_id"),
+        comment="the 4D model in use before, which it started from and was held against",
+    )
 
 
 class SpacetimeTrajectory(Base):
@@ -495,6 +512,51 @@ class SpacetimeTrajectory(Base):
         "trajectory", "the trajectory", primary_key=True, index=True
     )
     split: Mapped[str] = _column("train, validation, or audit for the held-out error")
+
+
+class SpacetimeExclusion(Base):
+    """A trajectory that was at hand for a 4D model and was left out."""
+
+    __tablename__ = "spacetime_exclusion"
+    __table_args__ = ({"sqlite_with_rowid": False},)
+    spacetime_model_id: Mapped[int] = _reference(
+        "spacetime_model", "the 4D model", primary_key=True
+    )
+    trajectory_id: Mapped[int] = _reference(
+        "trajectory", "the trajectory", primary_key=True, index=True
+    )
+    reason: Mapped[str] = _column("why, in one line")
+
+
+class SpacetimeProbe(Base):
+    """A search for motion that a 4D model cannot do; trajectories with its task_id begin there."""
+
+    __tablename__ = "spacetime_probe"
+    spacetime_probe_id: Mapped[int] = _column("key", primary_key=True)
+    spacetime_model_id: Mapped[int] = _reference("spacetime_model", "the 4D model that was probed")
+    committee_id: Mapped[int] = _reference(
+        "committee", "the potential that judged it and ran the trajectories"
+    )
+    generation_id: Mapped[int] = _reference("generation", "that of the model")
+    task_id: Mapped[int] = _reference("task", "the task that probed", unique=True)
+    artifact_id: Mapped[int | None] = _reference(
+        "artifact", "the HDF5 shard of the trajectories; empty if none was begun"
+    )
+    n_replicas: Mapped[int] = _column("replicas that the 4D model propagated")
+    n_segments: Mapped[int] = _column("segments whose starts were judged")
+    n_flagged: Mapped[int] = _column("segments with a signal beyond its threshold")
+    flagged: Mapped[dict[str, Any]] = _column(
+        "how many by which signal, as JSON; a segment may have several"
+    )
+    thresholds: Mapped[dict[str, Any]] = _column(
+        "limits of the signals and how well each ranks errors, as JSON"
+    )
+    numbers: Mapped[dict[str, Any]] = _column(
+        "quantiles of the signals and how the replicas ended, as JSON"
+    )
+    segments: Mapped[list[dict[str, Any]]] = _column(
+        "where each trajectory begins and what flagged it, as JSON, in the order of their replicas"
+    )
 
 
 class Event(Base):

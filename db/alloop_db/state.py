@@ -106,12 +106,31 @@ class GenerationState:
 
 @dataclass(frozen=True, slots=True)
 class SpacetimeState:
-    """A fitted 4D model."""
+    """A fitted 4D model.
+
+    Attributes
+    ----------
+    turn : counts the fits for one committee, from 0.
+    committee : hashes of its members' weights.
+    snapshot : the data they were trained on.
+    thresholds : limits of what a probe looks at; None where none are known.
+
+    """
 
     system: str
     committee_id: int
     generation: int
     sha256: str
+    turn: int = 0
+    promoted: bool = True
+    committee: tuple[str, ...] = ()
+    snapshot: str | None = None
+    thresholds: Mapping[str, Any] | None = None
+
+    @property
+    def place(self) -> tuple[str, int, int]:
+        """What it is of: system, committee and turn."""
+        return self.system, self.committee_id, self.turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +151,11 @@ class CampaignState:
     requested, done, failed : labels of the whole campaign.
     seconds : wall time spent by all drivers before this one.
     evaluations : all of them, oldest first.
-    nve_shards : every shard of an NVE route, for the 4D model.
+    nve_shards : every shard of NVE trajectories, for the 4D model.
     spacetime : fitted 4D models, oldest first.
-    fits : (system, committee_id) -> status of the task that fits its 4D model.
+    fits : (system, committee_id, turn) -> status of the task that fits a 4D model.
+    probes : (system, committee_id, turn) -> status of the task that probes it.
+    begun : (system, committee_id, turn) -> trajectories that its probe has begun.
     stability : generation -> (trajectories run, trajectories that came to their end).
     last_failures : the latest label failures in the program's words, newest first.
 
@@ -156,6 +177,8 @@ class CampaignState:
     evaluations: tuple[EvaluationState, ...]
     nve_shards: tuple[ShardState, ...]
     spacetime: tuple[SpacetimeState, ...]
-    fits: Mapping[tuple[str, int], str]
+    fits: Mapping[tuple[str, int, int], str]
     stability: Mapping[int, tuple[int, int]]
     last_failures: tuple[str, ...] = field(default=())
+    probes: Mapping[tuple[str, int, int], str] = field(default_factory=dict)
+    begun: Mapping[tuple[str, int, int], int] = field(default_factory=dict)

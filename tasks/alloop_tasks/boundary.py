@@ -23,7 +23,10 @@ from alloop.errors import AlloopError, TaskError
 from alloop_tasks.environment import environment
 from alloop_tasks.workspace import Workspace, read_json, write_json
 
-KINDS = ("prepare", "explore", "select", "label", "train", "evaluate", "fit_spacetime")
+KINDS = (
+    "prepare", "explore", "select", "label", "train", "evaluate", "fit_spacetime",
+    "probe_spacetime",
+)  # fmt: skip
 LONGEST_TEXT = 2_000
 LONGEST_TRACE = 20_000
 

@@ -45,7 +45,7 @@ def run(spec: dict[str, Any], workspace: Workspace) -> dict[str, Any]:
         friction=spec["friction"] if spec["ensemble"] == "nvt" else None,
     )
     limits = spec["health"] | ({} if spec["bonds_hold"] else {"max_stretch": None})
-    positions, velocities = _starts(spec, workspace)
+    positions, velocities = draw_starts(spec, workspace)
     trajectories = run_md(
         load_committee([workspace.input(sha256, ".pt") for sha256 in spec["committee"]]),
         frame.numbers,
@@ -64,11 +64,12 @@ def run(spec: dict[str, Any], workspace: Workspace) -> dict[str, Any]:
     rows = zip(replicas, trajectories, strict=True)
     return {
         "artifact": artifact,
-        "replicas": [replica | _summary(trajectory) for replica, trajectory in rows],
+        "replicas": [replica | how_it_ended(trajectory) for replica, trajectory in rows],
     }
 
 
-def _summary(trajectory: Trajectory) -> dict[str, Any]:
+def how_it_ended(trajectory: Trajectory) -> dict[str, Any]:
+    """Return what the ledger keeps of a trajectory."""
     about = trajectory.about
     return {
         "n_frames": trajectory.n_frames,
@@ -78,7 +79,7 @@ def _summary(trajectory: Trajectory) -> dict[str, Any]:
     }
 
 
-def _starts(spec: dict[str, Any], workspace: Workspace) -> Starts:
+def draw_starts(spec: dict[str, Any], workspace: Workspace) -> Starts:
     """Draw the start of each replica from its own seed, whatever batch it runs in."""
     frame = frame_of(spec["system"])
     if spec["start"] == "frames":

@@ -1,92 +1,166 @@
-"""Fit a 4D model to the NVE trajectories of a committee."""
+"""Fit a 4D model to the NVE trajectories of a committee, and say whether it is to be used."""
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from ase.data import atomic_masses
-
+from alloop.errors import ModelError
+from alloop.potentials.committee import load_committee
+from alloop.spacetime.disagreement import calibrate_thresholds
 from alloop.spacetime.files import load_model, save_model
 from alloop.spacetime.fit import FittedModel, fit
-from alloop.spacetime.model import SpacetimeModel
+from alloop.spacetime.gate import Gate, judge
 from alloop.spacetime.settings import FitSettings
-from alloop.spacetime.trajectories import TrajectorySet
-from alloop.trajectories import Shard, Trajectory
+from alloop.spacetime.sources import Source, gather
+from alloop.spacetime.surface import CommitteeSurface
 from alloop_tasks.workspace import Workspace, without_nan
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-SPLITS = {"train": "train", "validation": "validation", "audit": "test"}
-"""What each split of the campaign is to the 4D model: audit trajectories only measure it."""
-
-Seen = tuple[dict[str, Any], Trajectory]
+    from alloop.spacetime.model import SpacetimeModel
+    from alloop.spacetime.trajectories import TrajectorySet
 
 
 def run(spec: dict[str, Any], workspace: Workspace) -> dict[str, Any]:
-    """Fit to the trajectories that came to their end; those that broke are left out and counted."""
-    everything = _read(spec, workspace)
-    whole = [item for item in everything if item[1].about.ended == "completed"]
-    left_out = Counter(t.about.ended for _, t in everything if t.about.ended != "completed")
-    settings = FitSettings(
-        cutoff=spec["settings"]["cutoff"],
-        members=spec["settings"]["networks"],
-        hidden=tuple(spec["settings"]["hidden"]),
-        steps=spec["settings"]["steps"],
+    """Fit to the trajectories that came to their end; the others are left out with their reason.
+
+    The model is held against the one in use on trajectories that neither has learnt from, and
+    limits for what a probe looks at are taken from such trajectories too. The fit leaves
+    checkpoints: a task that is killed and sent again goes on where it was.
+    """
+    replicas, twins = _distinct(spec)
+    data, left_out = gather(
+        _sources(spec, workspace, replicas),
+        interval=spec["settings"]["interval"],
+        shortest=spec["settings"]["cutoff"],
     )
-    fitted = fit(
-        _trajectory_set(spec, whole),
-        settings,
-        spec["seed"],
-        initial=_initial(spec, workspace, settings),
-        on_progress=lambda done, total, loss: workspace.progress(done, total, f"loss {loss:.4f}"),
-    )
+    committee = load_committee([workspace.input(sha256, ".pt") for sha256 in spec["committee"]])
+    surface = CommitteeSurface(committee, data.numbers)
+    in_use, note = _in_use(spec, workspace)
+    fitted = _fit(spec, workspace, data, in_use, surface)
+    gate = _judge(fitted.model, in_use, data, spec["gate_tolerance"])
+    metrics = _metrics(fitted) | {
+        "gate": gate.numbers,
+        "left_out": left_out.counts,
+        "thresholds": _thresholds(spec, fitted.model, data, surface) if gate.promoted else None,
+        "notes": [text for text in (note, fitted.note) if text],
+    }
     artifact = workspace.add("spacetime_model", ".pt", lambda path: save_model(fitted.model, path))
+    seen = [replicas[name.partition("@")[0]] for name in data.ids]
     return {
         "artifact": artifact,
-        "metrics": without_nan(_metrics(fitted) | {"left_out": dict(left_out)}),
-        "trajectories": [
-            {"trajectory_id": replica["trajectory_id"], "split": replica["split"]}
-            for replica, _ in whole
+        "status": "promoted" if gate.promoted else "held_back",
+        "reason": gate.reason.partition(": ")[2],
+        "metrics": without_nan(metrics),
+        "trajectories": [{name: one[name] for name in ("trajectory_id", "split")} for one in seen],
+        "excluded": [{"trajectory_id": twin, "reason": "same_start"} for twin in twins]
+        + [
+            {"trajectory_id": replicas[name]["trajectory_id"], "reason": reason}
+            for name, reason in left_out.reasons
         ],
     }
 
 
-def _read(spec: dict[str, Any], workspace: Workspace) -> list[Seen]:
-    """Return all trajectories in an order that does not depend on when their tasks came back."""
+def _distinct(spec: dict[str, Any]) -> tuple[dict[str, dict[str, Any]], list[int]]:
+    """Return replicas by their seeds, and the trajectory_id of those whose seed another has.
+
+    Once the final committee of a campaign began where the one before it had begun.
+    """
+    replicas: dict[str, dict[str, Any]] = {}
+    twins = []
+    for shard in spec["shards"]:
+        for one in shard["replicas"]:
+            known = replicas.setdefault(one["seed"], one)
+            if known is not one:
+                twins.append(one["trajectory_id"])
+    return replicas, twins
+
+
+def _sources(
+    spec: dict[str, Any], workspace: Workspace, replicas: dict[str, dict[str, Any]]
+) -> list[Source]:
+    """Return the trajectories in an order that does not depend on when their tasks came back.
+
+    They are named by their seeds: their numbers in the ledger do depend on it.
+    """
     found = []
     for shard in spec["shards"]:
-        opened = Shard(workspace.input(shard["sha256"], ".h5"))
-        found += [(replica, opened.read(replica["replica"])) for replica in shard["replicas"]]
-    return sorted(found, key=lambda item: int(item[0]["seed"]))
+        path = workspace.input(shard["sha256"], ".h5")
+        found += [
+            Source(path, one["replica"], one["seed"], one["split"])
+            for one in shard["replicas"]
+            if replicas[one["seed"]] is one
+        ]
+    return sorted(found, key=lambda source: int(source.name))
 
 
-def _trajectory_set(spec: dict[str, Any], seen: Sequence[Seen]) -> TrajectorySet:
-    numbers = np.array(spec["system"]["numbers"])
-    return TrajectorySet(
-        numbers=numbers,
-        masses=atomic_masses[numbers],
-        timestep=spec["settings"]["interval"],
-        positions=tuple(trajectory.positions for _, trajectory in seen),
-        velocities=tuple(trajectory.velocities for _, trajectory in seen),
-        splits=tuple(SPLITS[replica["split"]] for replica, _ in seen),
-        ids=tuple(f"{replica['trajectory_id']}" for replica, _ in seen),
+def _in_use(spec: dict[str, Any], workspace: Workspace) -> tuple[SpacetimeModel | None, str]:
+    """Return the model in use, or None and why there is none to be had."""
+    if spec["parent"] is None:
+        return None, ""
+    try:
+        return load_model(workspace.input(spec["parent"], ".pt")), ""
+    except ModelError as error:  # such as a file of an older alloop
+        return None, f"began anew: {error}"
+
+
+def _fit(
+    spec: dict[str, Any],
+    workspace: Workspace,
+    data: TrajectorySet,
+    in_use: SpacetimeModel | None,
+    surface: CommitteeSurface,
+) -> FittedModel:
+    wanted = spec["settings"]
+    settings = FitSettings(
+        cutoff=wanted["cutoff"],
+        members=wanted["networks"],
+        hidden=tuple(wanted["hidden"]),
+        steps=wanted["steps"],
+        windows=wanted["windows"],
+        energy_weight=wanted["energy_weight"],
+    )
+    return fit(
+        data,
+        settings,
+        spec["seed"],
+        initial=_initial(in_use, settings, wanted["interval"]),
+        surface=surface,
+        checkpoint=workspace.parts / "checkpoint.pt",
+        on_progress=lambda done, total, loss: workspace.progress(done, total, f"loss {loss:.4f}"),
     )
 
 
 def _initial(
-    spec: dict[str, Any], workspace: Workspace, settings: FitSettings
+    in_use: SpacetimeModel | None, settings: FitSettings, interval: float
 ) -> SpacetimeModel | None:
-    """Return the last model to go on from, unless the settings have changed since."""
-    if spec["parent"] is None:
+    """Return the model in use to go on from, unless the settings have changed since."""
+    if in_use is None:
         return None
-    model = load_model(workspace.input(spec["parent"], ".pt"))
-    hidden = tuple(weight.shape[-1] for weight in model.weights[:-1])
-    has = (model.cutoff, model.n_members, hidden)
-    return model if has == (settings.cutoff, settings.members, settings.hidden) else None
+    hidden = tuple(weight.shape[-1] for weight in in_use.weights[:-1])
+    has = (in_use.cutoff, in_use.n_members, hidden, in_use.basis.size)
+    size = settings.n_functions(round(settings.cutoff / interval))
+    wants = (settings.cutoff, settings.members, settings.hidden, size)
+    return in_use if has == wants else None
+
+
+def _judge(
+    model: SpacetimeModel, in_use: SpacetimeModel | None, data: TrajectorySet, tolerance: float
+) -> Gate:
+    unseen = data.members("test")
+    if not unseen:
+        return Gate(True, "promoted: no trajectory was left to judge it by", {})
+    return judge(model, in_use, data, unseen, tolerance)
+
+
+def _thresholds(
+    spec: dict[str, Any], model: SpacetimeModel, data: TrajectorySet, surface: CommitteeSurface
+) -> dict[str, Any] | None:
+    """Return the limits for a probe; None if none is wanted or there is nothing to tell them by."""
+    unseen = data.members("test") or data.members("validation")
+    if spec["quantile"] is None or not unseen:
+        return None
+    return asdict(calibrate_thresholds(model, data, unseen, surface, quantile=spec["quantile"]))
 
 
 def _metrics(fitted: FittedModel) -> dict[str, Any]:

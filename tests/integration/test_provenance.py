@@ -160,7 +160,13 @@ def test_from_a_weight_file_up_to_the_first_labels(reader: Engine, tmp_path: Pat
     ("identity", "up", "down"),
     [
         ("committee:1", {"model:3", "snapshot:1"}, {"snapshot:2", "model:6", "spacetime_model:1"}),
-        ("spacetime_model:1", {"committee:1", "model:1", "snapshot:1"}, set()),
+        (
+            "spacetime_model:1",
+            {"committee:1", "model:1", "snapshot:1"},
+            {"spacetime_probe:1", "trajectory:3", "spacetime_model:2"},
+        ),
+        ("spacetime_model:2", {"spacetime_model:1", "spacetime_probe:1", "committee:1"}, set()),
+        ("trajectory:3", {"spacetime_probe:1", "spacetime_model:1"}, {"spacetime_model:2"}),
         ("snapshot:2", {"committee:1", "snapshot:1"}, {"model:4", "committee:2"}),
         ("frame:9", {"trajectory:1", "committee:1"}, {"label:9", "snapshot:2", "committee:2"}),
         ("label:7", {"frame:7", "trajectory:2"}, set()),  # an audit label trains nothing

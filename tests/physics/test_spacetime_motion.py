@@ -11,10 +11,12 @@ from alloop.spacetime.basis import TimeBasis
 from alloop.spacetime.features import n_first_order, n_polynomial
 from alloop.spacetime.fit import fit
 from alloop.spacetime.coordinates.internal import to_cartesian, to_internal
+from alloop.spacetime.isomers import Isomers
 from alloop.spacetime.model import SpacetimeModel
 from alloop.spacetime.orientation import centred, momenta, predict
 from alloop.spacetime.propagate import propagate
 from alloop.spacetime.settings import FitSettings
+from alloop.spacetime.symmetry import Operation
 from alloop.spacetime.trajectories import TrajectorySet
 from alloop.spacetime.coordinates.zmatrix import ZMatrix
 from alloop.units import ACCELERATION, KB, KINETIC
@@ -232,6 +234,13 @@ def test_a_diatomic_keeps_the_period_of_its_potential():
     assert float(torch.diff(crossings).mean()) == pytest.approx(period, rel=0.01)  # measured 0.7 %
 
 
+def alone(zmatrix):
+    """No isomers but the one of the data."""
+    hands = zmatrix.handedness(torch.zeros(1, zmatrix.n_coordinates).double())
+    same = Operation(tuple(range(zmatrix.n_atoms)), mirror=False)
+    return Isomers((same,), hands)
+
+
 def rigid(zmatrix, numbers, masses):
     """A model in which nothing but the whole moves: its polynomial and its networks are zero."""
     n, size = n_first_order(zmatrix), 4
@@ -241,6 +250,7 @@ def rigid(zmatrix, numbers, masses):
         numbers=tuple(numbers),
         masses=torch.as_tensor(masses, dtype=torch.float64),
         internal=zmatrix,
+        isomers=alone(zmatrix),
         basis=TimeBasis.orthonormal(20.0, grid, size),
         feature_mean=torch.zeros(n).double(),
         feature_scale=torch.ones(n).double(),

@@ -49,9 +49,9 @@ END;
 """
 MIGRATION = """
 from alloop_db.migrations import execute
-revision, down_revision = "0002", "0001"
+revision, down_revision = "0003", "0002"
 def upgrade():
-    execute("0002_changes.sql")
+    execute("0003_changes.sql")
 """
 
 
@@ -79,14 +79,14 @@ def old(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def second_migration(
+def next_migration(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> Path:
-    """Pretend that this alloop knows a second revision; return its SQL file."""
+    """Pretend that this alloop knows one more revision; return its SQL file."""
     folder = tmp_path_factory.mktemp("later") / "100% migrations"
     shutil.copytree(ledger.MIGRATIONS, folder)
-    (folder / "versions" / "0002_second.py").write_text(MIGRATION)
-    script = folder / "versions" / "0002_changes.sql"
+    (folder / "versions" / "0003_next.py").write_text(MIGRATION)
+    script = folder / "versions" / "0003_changes.sql"
     script.write_text(CHANGES)
     monkeypatch.setattr(ledger, "MIGRATIONS", folder)
     monkeypatch.setattr("alloop_db.migrations.VERSIONS", folder / "versions")
@@ -157,10 +157,10 @@ def test_models_and_migrations_agree(tmp_path: Path) -> None:
     from_models.dispose()
 
 
-def test_an_upgrade_keeps_rows_and_seals(old: Path, second_migration: Path) -> None:
+def test_an_upgrade_keeps_rows_and_seals(old: Path, next_migration: Path) -> None:
     before = rows_of(old / LEDGER)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ledger, "MIGRATIONS", second_migration.parents[1])
+        patch.setattr(ledger, "MIGRATIONS", next_migration.parents[1])
         engine = open_ledger(old, create=False)
     after = rows_of(old / LEDGER)
     assert after["snapshot_member"] == before["snapshot_member"]
@@ -180,10 +180,10 @@ def test_an_upgrade_keeps_rows_and_seals(old: Path, second_migration: Path) -> N
     ],
 )
 def test_a_failed_upgrade_leaves_the_old_ledger(
-    old: Path, second_migration: Path, ending: str, message: str
+    old: Path, next_migration: Path, ending: str, message: str
 ) -> None:
     before = rows_of(old / LEDGER)
-    second_migration.write_text(CHANGES + ending)
+    next_migration.write_text(CHANGES + ending)
     with pytest.raises(Exception, match=message):
         open_ledger(old, create=False)
     assert rows_of(old / LEDGER) == before
@@ -194,24 +194,42 @@ def test_a_failed_upgrade_leaves_the_old_ledger(
 
 
 def test_an_older_alloop_refuses_a_newer_ledger(
-    old: Path, second_migration: Path, monkeypatch: pytest.MonkeyPatch
+    old: Path, next_migration: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     open_ledger(old, create=False).dispose()
     monkeypatch.undo()
     for opener in (open_readonly, lambda path: open_ledger(path, create=False)):
-        with pytest.raises(LedgerError, match=r"newer alloop \(schema 0002, .* up to 0001\)"):
+        with pytest.raises(LedgerError, match=r"newer alloop \(schema 0003, .* up to 0002\)"):
             opener(old)
 
 
 def test_there_is_no_way_back(old: Path) -> None:
     engine = open_ledger(old, create=False)
+    before = rows_of(old / LEDGER)
     config = ledger.alembic_config()
     with engine.begin() as connection:
         config.attributes["connection"] = connection
         with pytest.raises(NotImplementedError, match="cannot go back"):
             command.downgrade(config, "base")
     engine.dispose()
-    assert rows_of(old / LEDGER) == rows_of(OLD[0])
+    assert rows_of(old / LEDGER) == before
+
+
+def test_4d_models_of_before_the_gate_stay_in_use(old: Path) -> None:
+    open_ledger(old, create=False).dispose()
+    (model,) = rows_of(old / LEDGER)["spacetime_model"]
+    assert model["status"] == "promoted"
+    assert model["reason"] == "fitted before there was a gate"
+    assert model["parent_spacetime_model_id"] is None
+
+
+@pytest.mark.parametrize("table", ["spacetime_model", "spacetime_probe"])
+def test_the_judgement_on_a_4d_model_cannot_be_rewritten(table: str, tmp_path: Path) -> None:
+    shutil.copy(OLD[-1], tmp_path / LEDGER)
+    engine = open_ledger(tmp_path, create=False)
+    with pytest.raises(IntegrityError, match="cannot be changed"), engine.begin() as connection:
+        connection.exec_driver_sql(f"UPDATE {table} SET generation_id = 1")  # noqa: S608
+    engine.dispose()
 
 
 def test_scripts_are_split_at_statements() -> None:

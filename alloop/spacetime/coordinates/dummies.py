@@ -129,6 +129,10 @@ class DummyZMatrix:
         """Tell whether the centres of two sets of frames have the same handedness."""
         return self.inner.same_isomer(positions, others)
 
+    def handedness(self, coordinates: Tensor) -> Tensor:
+        """Return (..., 0): GICnet knows of no isomers."""
+        return coordinates[..., :0].to(torch.complex128)
+
     def definition(self) -> Mapping[str, Any]:
         """Return rows and masses, plain JSON."""
         return {

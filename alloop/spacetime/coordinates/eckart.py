@@ -123,6 +123,10 @@ class EckartFrame:
         """Tell whether frames (n_frames, n_atoms, 3) fit the reference about as well as others."""
         return fits_as_well(self._misfit(positions), self._misfit(others))
 
+    def handedness(self, coordinates: Tensor) -> Tensor:
+        """Return (..., 0): displacements know of no centres."""
+        return coordinates[..., :0].to(torch.complex128)
+
     def definition(self) -> Mapping[str, Any]:
         """Return all numbers, plain JSON."""
         parts = {"masses": self.masses, "reference": self.reference, "basis": self.basis}

@@ -41,31 +41,31 @@ def to_cartesian(zmatrix: ZMatrix, coordinates: Tensor, rates: Tensor) -> Dual:
     further one is placed in the frame of its three references (Parsons et al. 2005,
     doi:10.1002/jcc.20237).
     """
-    q, dq = coordinates.unsqueeze(-1), rates.unsqueeze(-1)
+    # Components come first in here: operations on long contiguous rows take half the time.
+    q, dq = coordinates.movedim(-1, 0).contiguous(), rates.movedim(-1, 0).contiguous()
     n_bonds, n_angles = zmatrix.n_bonds, zmatrix.n_angles
-    first, x_axis, z_axis = (torch.zeros_like(q[..., 0, :].expand(*q.shape[:-2], 3)) for _ in "oxz")
-    x_axis[..., 0] = z_axis[..., 2] = 1.0
-    still = torch.zeros_like(first)
-    placed: dict[int, Dual] = {zmatrix.rows[0][0]: (first, still)}
+    still, x_axis, z_axis = (q.new_zeros(3, *q.shape[1:]) for _ in "oxz")
+    x_axis[0] = z_axis[2] = 1.0
+    placed: dict[int, Dual] = {zmatrix.rows[0][0]: (still, still)}
     for i, row in enumerate(zmatrix.rows[1:]):
-        bond = q[..., i, :], dq[..., i, :]
+        bond = q[i], dq[i]
         if i == 0:
             placed[row[0]] = _scale(bond, (z_axis, still))
             continue
         k = n_bonds + i - 1
         b, c = placed[row[1]], placed[row[2]]
         axis = _unit(_minus(c, b))
-        sine, cosine = _sine_cosine((q[..., k, :], dq[..., k, :]))
+        sine, cosine = _sine_cosine((q[k], dq[k]))
         if i == 1:
             side: Dual = (x_axis, still)
         else:
             k = n_bonds + n_angles + i - 2
-            torsion = _sine_cosine((q[..., k, :], dq[..., k, :]))
-            side = _side(axis, _minus(placed[row[3]], c), torsion)
+            side = _side(axis, _minus(placed[row[3]], c), _sine_cosine((q[k], dq[k])))
         direction = _plus(_scale(cosine, axis), _scale(sine, side))
         placed[row[0]] = _plus(b, _scale(bond, direction))
     atoms = [placed[a] for a in range(zmatrix.n_atoms)]
-    return torch.stack([x for x, _ in atoms], dim=-2), torch.stack([v for _, v in atoms], dim=-2)
+    x, v = (torch.stack(part).movedim((0, 1), (-2, -1)) for part in zip(*atoms, strict=True))
+    return x.contiguous(), v.contiguous()
 
 
 def follow(zmatrix: ZMatrix, positions: Tensor, velocities: Tensor) -> Dual:
@@ -140,10 +140,10 @@ def _dihedral(motion: Dual, zmatrix: ZMatrix) -> Dual:
 
 
 def _side(axis: Dual, onward: Dual, torsion: tuple[Dual, Dual]) -> Dual:
-    """Return the unit vector across ``axis`` at a torsion from the plane of ``onward``."""
-    normal = _unit(_cross(axis, onward))
+    """Return the unit vector (3, ...) across ``axis`` at a torsion from the plane of ``onward``."""
+    normal = _unit(_cross(axis, onward, dim=0))
     sine, cosine = torsion
-    return _minus(_scale(cosine, _cross(normal, axis)), _scale(sine, normal))
+    return _minus(_scale(cosine, _cross(normal, axis, dim=0)), _scale(sine, normal))
 
 
 def _between(motion: Dual, start: list[int], end: list[int]) -> Dual:
@@ -171,9 +171,9 @@ def _dot(a: Dual, b: Dual) -> Dual:
     return value, torch.sum(a[1] * b[0] + a[0] * b[1], dim=-1, keepdim=True)
 
 
-def _cross(a: Dual, b: Dual) -> Dual:
-    cross = torch.linalg.cross
-    return cross(a[0], b[0]), cross(a[1], b[0]) + cross(a[0], b[1])
+def _cross(a: Dual, b: Dual, dim: int = -1) -> Dual:
+    value = torch.linalg.cross(a[0], b[0], dim=dim)
+    return value, torch.linalg.cross(a[1], b[0], dim=dim) + torch.linalg.cross(a[0], b[1], dim=dim)
 
 
 def _norm(a: Dual) -> Dual:
@@ -185,9 +185,10 @@ def _norm(a: Dual) -> Dual:
 
 
 def _unit(a: Dual) -> Dual:
-    length = torch.linalg.vector_norm(a[0], dim=-1, keepdim=True)
-    unit = a[0] / length
-    return unit, (a[1] - unit * torch.sum(unit * a[1], dim=-1, keepdim=True)) / length
+    """Return unit vectors (3, ...)."""
+    inverse = torch.rsqrt(torch.sum(a[0] * a[0], dim=0))
+    unit = a[0] * inverse
+    return unit, (a[1] - unit * torch.sum(unit * a[1], dim=0)) * inverse
 
 
 def _sine_cosine(a: Dual) -> tuple[Dual, Dual]:

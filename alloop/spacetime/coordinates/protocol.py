@@ -86,6 +86,14 @@ class Coordinates(Protocol):
         """
         ...
 
+    def handedness(self, coordinates: Tensor) -> Tensor:
+        """Return the handedness (..., n_centres) of centres, complex128, of (..., n_coordinates).
+
+        Numbers of magnitude 1 that tell apart isomers of labelled atoms and hardly change with the
+        motion of one; no centres where the coordinates know of none.
+        """
+        ...
+
     def definition(self) -> Mapping[str, Any]:
         """Return what :func:`alloop.spacetime.coordinates.choice.restore` needs, plain JSON."""
         ...

@@ -124,6 +124,10 @@ class StraightFrame:
         """Tell whether frames (n_frames, n_atoms, 3) fit the reference about as well as others."""
         return fits_as_well(self._misfit(positions), self._misfit(others))
 
+    def handedness(self, coordinates: Tensor) -> Tensor:
+        """Return (..., 0): a straight molecule has no centres."""
+        return coordinates[..., :0].to(torch.complex128)
+
     def definition(self) -> Mapping[str, Any]:
         """Return all numbers, plain JSON."""
         return {

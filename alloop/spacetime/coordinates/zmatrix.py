@@ -119,16 +119,16 @@ class ZMatrix:
 
     def same_isomer(self, positions: Tensor, others: Tensor) -> bool:
         """Tell whether the centres of two sets of frames have the same handedness."""
-        agreement = self._handedness(positions) * self._handedness(others).conj()
+        (here, _), (there, _) = (self.describe(x, torch.zeros_like(x)) for x in (positions, others))
+        agreement = self.handedness(here).mean(dim=0) * self.handedness(there).mean(dim=0).conj()
         return bool((agreement.real >= 0).all())
 
-    def _handedness(self, positions: Tensor) -> Tensor:
-        """Return the mean exp(i phi) of the dihedrals between atoms that hang on the same bond."""
+    def handedness(self, coordinates: Tensor) -> Tensor:
+        """Return exp(i phi) of the dihedrals between atoms that hang on the same bond."""
         bond_of = {row[0]: row[1:3] for row in self.rows[2:]}
         stiff = [row[1:3] == bond_of.get(row[3]) for row in self.rows[3:]]
-        coordinates, _ = self.describe(positions, torch.zeros_like(positions))
-        angles = coordinates[:, self.angular][:, stiff]
-        return torch.polar(torch.ones_like(angles), angles).mean(dim=0)
+        angles = coordinates[..., self.angular][..., stiff]
+        return torch.polar(torch.ones_like(angles), angles)
 
     def definition(self) -> Mapping[str, Any]:
         """Return the rows, plain JSON."""
