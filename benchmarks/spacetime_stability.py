@@ -79,7 +79,6 @@ def main() -> None:
         "one network, shell": (one, limited),
         "ensemble, mean": (case.model, plain),
         "ensemble, select": (case.model, PropagationSettings(rule="select")),
-        "ensemble, select, rescue": (case.model, PropagationSettings(rule="select", rescue=True)),
         "ensemble, shell": (case.model, limited),
         "ensemble, shell, rescue": (case.model, PropagationSettings(rule="shell", rescue=True)),
     }

@@ -24,12 +24,12 @@ EQUAL = 1e-9
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Isomers:
-    """The isomer of the data and those that the data never visit, with the ways between them.
+    """The isomer of the data and the others, with the ways home.
 
     Attributes
     ----------
-    operations : of each isomer what makes it that of the data; the first, which is that of the
-        data, has the identity.
+    operations : of each isomer what makes it that of the data. The first, which is that of the
+        data, has the identity, and so have others that the data visit.
     hands : (n_isomers, n_centres) complex128, of each isomer the mean of what
         :meth:`~alloop.spacetime.coordinates.protocol.Coordinates.handedness` gives.
 
@@ -77,7 +77,7 @@ class Isomers:
         return found if found.any() else None
 
     def nearness(self, hands: Tensor) -> Tensor:
-        """Return (n, n_isomers) of handedness (n, n_centres); 2 less are 1 further in squares."""
+        """Return (n, n_isomers), higher by half the squares less, of handedness (n, n_centres)."""
         products: Tensor = (hands @ self.hands.mH).real
         return products - 0.5 * self.hands.abs().square().sum(dim=-1)
 
@@ -86,7 +86,7 @@ class Isomers:
         return _applied(self.operations, which, vectors)
 
     def take_back(self, which: Tensor, vectors: Tensor) -> Tensor:
-        """Return motion (..., n, n_times, n_atoms, 3) of the data's isomer as that of others (n,)."""
+        """Return motion (..., n, n_times, n_atoms, 3) of the data's isomer as that of (n,)."""
         back = tuple(one.inverse for one in self.operations)
         return _applied(back, which.unsqueeze(-1), vectors)
 
@@ -96,12 +96,13 @@ def find_isomers(
 ) -> Isomers:
     """Return the isomers of a molecule seen in frames (n_frames, n_atoms, 3), Å.
 
-    Of all operations that lead to one isomer the first is taken. Isomers that some frame is nearer
-    to than to the mean of all are left out: the data visit them.
+    Of all operations that lead to one isomer the first is taken. The data visit an isomer if it is
+    the nearest one to any of the frames.
     """
     positions = torch.as_tensor(frames)
     seen = _hands(internal, positions)
-    ways = [Operation(tuple(range(len(numbers))), mirror=False)]
+    same = Operation(tuple(range(len(numbers))), mirror=False)
+    ways = [same]
     images = [seen.mean(dim=0)]
     if seen.shape[-1]:
         for operation in list_operations(numbers, frames):
@@ -110,10 +111,9 @@ def find_isomers(
                 ways.append(operation.inverse)
                 images.append(image)
     found = Isomers(tuple(ways), torch.stack(images))
-    nearness = found.nearness(seen)
-    unseen = (nearness <= nearness[:, :1]).all(dim=0)
-    kept = tuple(way for way, wanted in zip(ways, unseen.tolist(), strict=True) if wanted)
-    return Isomers(kept, found.hands[unseen])
+    visited = set(found.nearness(seen).argmax(dim=-1).tolist())
+    ways = [same if i in visited else way for i, way in enumerate(ways)]
+    return Isomers(tuple(ways), found.hands)
 
 
 def _hands(internal: Coordinates, positions: Tensor) -> Tensor:
@@ -130,5 +130,5 @@ def _applied(operations: tuple[Operation, ...], which: Tensor, vectors: Tensor) 
     """Return vectors (..., n_atoms, 3) by the operations that ``which`` (...) says."""
     order = torch.tensor([one.permutation for one in operations])[which]
     mirrors = torch.tensor([[-1.0 if one.mirror else 1.0, 1.0, 1.0] for one in operations])
-    permuted = torch.take_along_dim(vectors, order.unsqueeze(-1), dim=-2)
+    permuted = vectors.gather(-2, order.unsqueeze(-1).expand(vectors.shape))
     return permuted * mirrors.to(vectors.dtype)[which].unsqueeze(-2)

@@ -77,7 +77,7 @@ class Forecast:
             positions, velocities = axis.restored(masses, positions, velocities, total)
         drift = (momentum / masses.sum())[:, None, None]
         middle = centre(masses, self.positions)[:, None] + drift * times[:, None, None]
-        motion = middle + positions, drift + velocities
+        motion = positions.add_(middle), velocities.add_(drift)
         if self.isomers is not None:
             x, v = (self.model.isomers.take_back(self.isomers, part) for part in motion)
             return x, v
@@ -204,7 +204,7 @@ class _Body:
     @classmethod
     def of(cls, masses: Tensor, placed: Dual, *, axial: bool) -> _Body:
         motion = torch.cat(placed, dim=-1)
-        motion = motion - (masses / masses.sum())[None] @ motion
+        motion -= (masses / masses.sum())[None] @ motion
         products = (masses[:, None] * motion[..., :3]).transpose(-1, -2) @ motion
         swings = products[..., 3:]
         internal = (swings - swings.transpose(-1, -2))[..., [1, 2, 0], [2, 0, 1]]
@@ -218,11 +218,9 @@ class _Body:
     def moved(self, spin: Tensor, attitude: Tensor) -> Dual:
         """Return positions and velocities of the shape, turned and turning."""
         back = attitude.transpose(-1, -2).expand(*spin.shape, 3)
-        swirl = torch.linalg.cross(spin.unsqueeze(-1).expand_as(back), back, dim=-2)
-        upper = torch.cat([back, -swirl], dim=-1)
-        lower = torch.cat([torch.zeros_like(back), back], dim=-1)
-        turned: Tensor = self.motion @ torch.cat([upper, lower], dim=-2)
-        return turned[..., :3], turned[..., 3:]
+        shape, change = self.motion.split(3, dim=-1)
+        swirl = torch.linalg.cross(spin.unsqueeze(-2).expand_as(shape), shape)
+        return shape @ back, swirl.add_(change) @ back
 
 
 def _orientation(

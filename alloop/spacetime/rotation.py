@@ -118,8 +118,9 @@ def matrices(quaternions: Tensor) -> Tensor:
 def turned_back(quaternions: Tensor, vectors: Tensor) -> Tensor:
     """Return vectors (..., 3), still in space, as seen from frames turned by unit quaternions."""
     scalar, axis = quaternions[..., :1], quaternions[..., 1:]
-    across = torch.linalg.cross(vectors.expand_as(axis), axis)
-    return vectors + 2.0 * (scalar * across + torch.linalg.cross(across, axis))
+    across: Tensor = torch.linalg.cross(vectors.expand_as(axis), axis)
+    twice: Tensor = torch.linalg.cross(across, axis)
+    return vectors + 2.0 * (scalar * across + twice)
 
 
 @functools.cache

@@ -8,9 +8,10 @@ import torch
 from scipy.integrate import solve_ivp
 
 from alloop.spacetime.basis import TimeBasis
+from alloop.spacetime.coordinates.internal import to_cartesian, to_internal
+from alloop.spacetime.coordinates.zmatrix import ZMatrix
 from alloop.spacetime.features import n_first_order, n_polynomial
 from alloop.spacetime.fit import fit
-from alloop.spacetime.coordinates.internal import to_cartesian, to_internal
 from alloop.spacetime.isomers import Isomers
 from alloop.spacetime.model import SpacetimeModel
 from alloop.spacetime.orientation import centred, momenta, predict
@@ -18,7 +19,6 @@ from alloop.spacetime.propagate import propagate
 from alloop.spacetime.settings import FitSettings
 from alloop.spacetime.symmetry import Operation
 from alloop.spacetime.trajectories import TrajectorySet
-from alloop.spacetime.coordinates.zmatrix import ZMatrix
 from alloop.units import ACCELERATION, KB, KINETIC
 
 TRIATOMIC = ZMatrix(((0,), (1, 0), (2, 0, 1)))

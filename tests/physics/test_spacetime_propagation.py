@@ -366,6 +366,9 @@ def test_dynamics_between_its_steps_is_that_of_finer_steps(model, start, surface
     positions, velocities = coarse.at(torch.arange(0, 401).double() * 0.025)
     assert (positions - fine.positions).abs().max() < 2e-3  # Verlet's own, measured 7e-4
     assert (velocities - fine.velocities).abs().max() < 1e-3
+    arrivals = coarse.at(torch.arange(1, 41).double() * 0.25 - 1e-9)
+    assert (arrivals[0] - coarse.positions[:, 1:]).abs().max() < 1e-8
+    assert (arrivals[1] - coarse.velocities[:, 1:]).abs().max() < 1e-8
     between = torch.arange(0, 40).double() * 0.25 + 0.125
     x, _ = coarse.at(between - 1e-4)
     y, _ = coarse.at(between + 1e-4)

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import ase.io
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -123,6 +124,18 @@ def test_why_a_replica_ended_is_in_the_file(model, start, tmp_path):
     assert found.read(0).potential is None
 
 
+def test_frames_of_which_only_a_part_was_written_do_not_count(model, start, tmp_path):
+    path = tmp_path / "run.h5"
+    write(Hdf5Writer(path, model, 2, {}, Surface()), model, start)
+    with h5py.File(path, "r+") as file:
+        for name in ("times", "positions", "velocities"):
+            data = file["replicas/00001"][name]
+            data.resize(len(data) + 5, axis=0)
+    found = PropagationFile(path)
+    assert found.n_frames == (31, 31)
+    assert len(found.read(1).times) == 31
+
+
 def test_digest_is_that_of_the_predictions(model):
     other = rigid(CHAIN, NUMBERS, MASSES)
     assert digest(other) == digest(model)
@@ -188,8 +201,6 @@ def test_a_file_can_be_read_while_it_grows_and_after_the_writer_was_killed(tmp_p
 def test_what_is_no_propagation_is_refused(tmp_path, content):
     path = tmp_path / "x.h5"
     if content == "other":
-        import h5py
-
         with h5py.File(path, "w") as file:
             file.attrs["format"] = "recipes"
     elif content is not None:
