@@ -21,19 +21,19 @@ from pathlib import Path
 
 import torch
 
-from alloop.spacetime.attribution import (
+from alloop.spacetime.coordinates.protocol import Dual
+from alloop.spacetime.files import load_model
+from alloop.spacetime.judging.attribution import (
     Attribution,
     attribute,
     coordinate_names,
     resting_baselines,
 )
-from alloop.spacetime.coordinates.protocol import Dual
-from alloop.spacetime.files import load_model
-from alloop.spacetime.fit import fit
+from alloop.spacetime.learning.fit import fit
+from alloop.spacetime.learning.settings import FitSettings
+from alloop.spacetime.learning.sources import Shares, gather, list_sources
+from alloop.spacetime.learning.trajectories import TrajectorySet
 from alloop.spacetime.model import SpacetimeModel
-from alloop.spacetime.settings import FitSettings
-from alloop.spacetime.sources import Shares, gather, list_sources
-from alloop.spacetime.trajectories import TrajectorySet
 
 N_FRAMES = 2000
 """Training frames among which the baselines are."""

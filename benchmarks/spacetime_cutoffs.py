@@ -22,13 +22,13 @@ from alloop.analysis.similarity import compare
 from alloop.analysis.spectrum import power_spectra
 from alloop.frames import Frame
 from alloop.reference.potential import find_potential
-from alloop.spacetime.energy_rules import PropagationSettings, total_energy
-from alloop.spacetime.fit import fit
+from alloop.spacetime.learning.fit import fit
+from alloop.spacetime.learning.settings import FitSettings
+from alloop.spacetime.learning.sources import gather, list_sources
 from alloop.spacetime.model import SpacetimeModel
-from alloop.spacetime.propagate import Propagation, propagate
-from alloop.spacetime.schedule import Regular
-from alloop.spacetime.settings import FitSettings
-from alloop.spacetime.sources import gather, list_sources
+from alloop.spacetime.propagation.energy_rules import PropagationSettings, total_energy
+from alloop.spacetime.propagation.propagate import Propagation, propagate
+from alloop.spacetime.propagation.schedule import Regular
 from alloop.spacetime.surface import CommitteeSurface
 from alloop.trajectories import Shard, Trajectory
 from alloop.units import EV_PER_KCAL_MOL

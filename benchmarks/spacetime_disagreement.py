@@ -30,7 +30,8 @@ from alloop.dynamics.md import MdSettings, run_md
 from alloop.potentials.ani.pretrained import pretrained
 from alloop.potentials.committee import build_committee
 from alloop.potentials.evaluation import Committee
-from alloop.spacetime.disagreement import (
+from alloop.spacetime.files import load_model
+from alloop.spacetime.judging.disagreement import (
     Signals,
     Thresholds,
     calibrate_thresholds,
@@ -39,12 +40,11 @@ from alloop.spacetime.disagreement import (
     shape_rmsd,
     signals,
 )
-from alloop.spacetime.files import load_model
-from alloop.spacetime.fit import fit
+from alloop.spacetime.learning.fit import fit
+from alloop.spacetime.learning.settings import FitSettings
+from alloop.spacetime.learning.sources import Shares, gather, list_sources
 from alloop.spacetime.model import SpacetimeModel
-from alloop.spacetime.orientation import endpoints
-from alloop.spacetime.settings import FitSettings
-from alloop.spacetime.sources import Shares, gather, list_sources
+from alloop.spacetime.motion.orientation import endpoints
 from alloop.spacetime.surface import CommitteeSurface
 
 UNLIMITED = HealthLimits(spike_factor=1e3, max_stretch=None)

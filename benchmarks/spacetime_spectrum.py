@@ -29,11 +29,11 @@ from alloop.analysis.spectrum import Spectrum, mean_spectrum, power_spectra
 from alloop.dynamics.integrators import Response, State, VelocityVerlet
 from alloop.frames import Frame
 from alloop.reference.potential import find_potential
-from alloop.spacetime.courses import Block
-from alloop.spacetime.energy_rules import PropagationSettings, total_energy
 from alloop.spacetime.files import load_model
-from alloop.spacetime.propagate import propagate
-from alloop.spacetime.schedule import Regular
+from alloop.spacetime.propagation.courses import Block
+from alloop.spacetime.propagation.energy_rules import PropagationSettings, total_energy
+from alloop.spacetime.propagation.propagate import propagate
+from alloop.spacetime.propagation.schedule import Regular
 from alloop.spacetime.surface import CommitteeSurface
 from alloop.trajectories import Shard
 from alloop.units import EV_PER_KCAL_MOL

@@ -30,11 +30,11 @@ from alloop.dynamics.md import MdSettings, run_md
 from alloop.frames import Frame
 from alloop.potentials.evaluation import Committee
 from alloop.reference.potential import find_potential
-from alloop.spacetime.energy_rules import PropagationSettings, total_energy
 from alloop.spacetime.files import load_model
 from alloop.spacetime.model import SpacetimeModel
-from alloop.spacetime.propagate import propagate
-from alloop.spacetime.schedule import Regular
+from alloop.spacetime.propagation.energy_rules import PropagationSettings, total_energy
+from alloop.spacetime.propagation.propagate import propagate
+from alloop.spacetime.propagation.schedule import Regular
 from alloop.spacetime.surface import CommitteeSurface, Surface
 from alloop.trajectories import Shard
 from alloop.units import EV_PER_KCAL_MOL

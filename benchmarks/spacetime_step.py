@@ -27,9 +27,9 @@ from torch import Tensor
 
 from alloop.spacetime.basis import TimeBasis
 from alloop.spacetime.coordinates.zmatrix import ZMatrix
-from alloop.spacetime.ensemble import MotionLoss, Sample, new_layers, train
 from alloop.spacetime.features import n_first_order
-from alloop.spacetime.settings import FitSettings
+from alloop.spacetime.learning.ensemble import MotionLoss, Sample, new_layers, train
+from alloop.spacetime.learning.settings import FitSettings
 
 N_ATOMS = 9
 BATCH = 1024

@@ -26,12 +26,12 @@ from pathlib import Path
 
 import torch
 
-from alloop.spacetime.fit import fit
 from alloop.spacetime.isomers import Isomers
+from alloop.spacetime.judging.symmetry_errors import find_transformations, transformed_errors
+from alloop.spacetime.learning.fit import fit
+from alloop.spacetime.learning.settings import FitSettings
+from alloop.spacetime.learning.sources import Shares, gather, list_sources
 from alloop.spacetime.model import SpacetimeModel
-from alloop.spacetime.settings import FitSettings
-from alloop.spacetime.sources import Shares, gather, list_sources
-from alloop.spacetime.symmetry_errors import find_transformations, transformed_errors
 
 PUBLISHED = {
     "as is": ".0070 / .0132 / .0153",

@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 from alloop.artifacts import ArtifactStore
 from alloop.campaign.spacetime import NEARLY_AS_GOOD
 from alloop.errors import DataError, LedgerError
-from alloop.spacetime.sources import Source
+from alloop.spacetime.learning.sources import Source
 from alloop_db.ledger import open_readonly
 from alloop_db.queries import describe, run
 

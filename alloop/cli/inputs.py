@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from alloop.config.quantities import Dimension
     from alloop.frames import Frame
     from alloop.reference.potential import Potential
+    from alloop.spacetime.learning.sources import Exclusions, Source
     from alloop.spacetime.model import SpacetimeModel
-    from alloop.spacetime.sources import Exclusions, Source
     from alloop.spacetime.surface import CommitteeSurface
 
 
@@ -112,7 +112,7 @@ def sources_of(
     where: str | None,
 ) -> tuple[list[Source], list[str]]:
     """Return trajectories of files and of a campaign, and the campaign's potential."""
-    from alloop.spacetime.sources import list_sources
+    from alloop.spacetime.learning.sources import list_sources
 
     with damaged_files():
         found = list_sources(shards or [])
@@ -187,7 +187,7 @@ def starts_of(
     import torch
 
     from alloop.dynamics.sampling import draw_starts, find_modes, seeds_of_replicas
-    from alloop.spacetime.starts import read_starts
+    from alloop.spacetime.propagation.starts import read_starts
     from alloop.spacetime.surface import CommitteeSurface
 
     if drawn is None:
@@ -226,7 +226,7 @@ def damaged_files() -> Iterator[None]:
 
 def say_left_out(left_out: Exclusions, n_all: int) -> None:
     """Say which trajectories were left out and why; many of one kind are counted."""
-    from alloop.spacetime.sources import describe
+    from alloop.spacetime.learning.sources import describe
 
     if not left_out.reasons:
         return

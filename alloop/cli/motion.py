@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from alloop.spacetime.model import SpacetimeModel
-    from alloop.spacetime.writers import AtomsWriter, Hdf5Writer
+    from alloop.spacetime.propagation.writers import AtomsWriter, Hdf5Writer
 
 ModelFile = Annotated[Path, typer.Argument(help="A 4D model (.pt).", metavar="MODEL")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -78,11 +78,11 @@ def propagate(
     from alloop.config.quantities import TIME
     from alloop.report.progress import ProgressDisplay
     from alloop.report.spacetime_errors import course_values, courses_table, plain
-    from alloop.spacetime.energy_rules import PropagationSettings
     from alloop.spacetime.files import load_model
-    from alloop.spacetime.propagate import propagate as propagate_model
-    from alloop.spacetime.schedule import Regular
-    from alloop.spacetime.writers import PARTIAL, Hdf5Writer, describe_run
+    from alloop.spacetime.propagation.energy_rules import PropagationSettings
+    from alloop.spacetime.propagation.propagate import propagate as propagate_model
+    from alloop.spacetime.propagation.schedule import Regular
+    from alloop.spacetime.propagation.writers import PARTIAL, Hdf5Writer, describe_run
 
     torch.set_num_threads(threads)
     loaded = load_model(model)
@@ -143,10 +143,10 @@ def evaluate(
     import torch
 
     from alloop.report.spacetime_errors import energy_words, errors_table, plain
-    from alloop.spacetime.accuracy import assess
     from alloop.spacetime.files import load_model
-    from alloop.spacetime.held_out import energy_change, gather_held_out
-    from alloop.spacetime.sources import list_sources, roles
+    from alloop.spacetime.judging.accuracy import assess
+    from alloop.spacetime.judging.held_out import energy_change, gather_held_out
+    from alloop.spacetime.learning.sources import list_sources, roles
     from alloop.spacetime.surface import CommitteeSurface
 
     torch.set_num_threads(threads)
@@ -187,7 +187,7 @@ def _new_output(output: Path) -> str:
 def _writer(
     output: Path, model: SpacetimeModel, n_replicas: int, about: Mapping[str, object]
 ) -> Hdf5Writer | AtomsWriter:
-    from alloop.spacetime.writers import AtomsWriter, Hdf5Writer
+    from alloop.spacetime.propagation.writers import AtomsWriter, Hdf5Writer
 
     if output.suffix == ".h5":
         return Hdf5Writer(output, model, n_replicas, about)

@@ -14,9 +14,9 @@ from alloop.cli.options import Charge, Interval, Multiplicity, Potentials, Seed,
 from alloop.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from alloop.spacetime.fit import FittedModel
+    from alloop.spacetime.learning.fit import FittedModel
+    from alloop.spacetime.learning.sources import Exclusions
     from alloop.spacetime.model import SpacetimeModel
-    from alloop.spacetime.sources import Exclusions
 
 
 class Start(Enum):
@@ -169,9 +169,9 @@ def fit(
     from alloop.report.progress import ProgressDisplay
     from alloop.report.spacetime_errors import errors_table
     from alloop.spacetime.files import load_model
-    from alloop.spacetime.fit import fit as fit_model
-    from alloop.spacetime.settings import FitSettings
-    from alloop.spacetime.sources import Shares, gather, roles
+    from alloop.spacetime.learning.fit import fit as fit_model
+    from alloop.spacetime.learning.settings import FitSettings
+    from alloop.spacetime.learning.sources import Shares, gather, roles
     from alloop.spacetime.surface import CommitteeSurface
 
     torch.set_num_threads(threads)
@@ -256,7 +256,7 @@ def _keep_fit(
     from alloop.artifacts import write_atomically
     from alloop.report.spacetime_errors import write_errors
     from alloop.spacetime.files import save_model
-    from alloop.spacetime.sources import remember
+    from alloop.spacetime.learning.sources import remember
 
     model = remember(fitted.model, initial)
     write_atomically(output, lambda path: save_model(model, path))

@@ -13,9 +13,9 @@ from alloop.artifacts import write_atomically
 from alloop.units import EV_PER_KCAL_MOL
 
 if TYPE_CHECKING:
-    from alloop.spacetime.accuracy import Assessment
-    from alloop.spacetime.courses import Course
-    from alloop.spacetime.held_out import EnergyChange
+    from alloop.spacetime.judging.accuracy import Assessment
+    from alloop.spacetime.judging.held_out import EnergyChange
+    from alloop.spacetime.propagation.courses import Course
 
 _COLUMNS: Final = {"member": "one network", "ensemble": "ensemble", "ballistic": "uniform motion"}
 """What the scores of an assessment are of."""

@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 from alloop.errors import ModelError
 from alloop.potentials.committee import load_committee
-from alloop.spacetime.disagreement import calibrate_thresholds
 from alloop.spacetime.files import load_model, save_model
-from alloop.spacetime.fit import FittedModel, fit
-from alloop.spacetime.gate import Gate, judge
-from alloop.spacetime.settings import FitSettings
-from alloop.spacetime.sources import Source, gather
+from alloop.spacetime.judging.disagreement import calibrate_thresholds
+from alloop.spacetime.judging.gate import Gate, judge
+from alloop.spacetime.learning.fit import FittedModel, fit
+from alloop.spacetime.learning.settings import FitSettings
+from alloop.spacetime.learning.sources import Source, gather
 from alloop.spacetime.surface import CommitteeSurface
 from alloop_tasks.workspace import Workspace, without_nan
 
 if TYPE_CHECKING:
+    from alloop.spacetime.learning.trajectories import TrajectorySet
     from alloop.spacetime.model import SpacetimeModel
-    from alloop.spacetime.trajectories import TrajectorySet
 
 
 def run(spec: dict[str, Any], workspace: Workspace) -> dict[str, Any]:

@@ -18,10 +18,10 @@ from alloop.dynamics.health import HealthLimits
 from alloop.dynamics.md import MdSettings, run_md
 from alloop.errors import SpacetimeError
 from alloop.potentials.committee import load_committee
-from alloop.spacetime.disagreement import Signals, Thresholds, flag, signals
-from alloop.spacetime.energy_rules import PropagationSettings
 from alloop.spacetime.files import load_model
-from alloop.spacetime.propagate import propagate
+from alloop.spacetime.judging.disagreement import Signals, Thresholds, flag, signals
+from alloop.spacetime.propagation.energy_rules import PropagationSettings
+from alloop.spacetime.propagation.propagate import propagate
 from alloop.spacetime.surface import CommitteeSurface
 from alloop.trajectories import Trajectory, write_shard
 from alloop_tasks.explore import draw_starts, how_it_ended

@@ -24,9 +24,9 @@ from typer.testing import CliRunner
 
 from alloop.artifacts import ArtifactStore
 from alloop.cli.main import app, main
-from alloop.spacetime import fit as fitting
 from alloop.spacetime.files import load_model
-from alloop.spacetime.writers import PropagationFile
+from alloop.spacetime.learning import fit as fitting
+from alloop.spacetime.propagation.writers import PropagationFile
 from alloop.trajectories import Shard, write_shard
 from alloop.units import FS as FS_PER_ASE
 from alloop_db.ledger import open_ledger
@@ -231,7 +231,7 @@ def test_a_killed_fit_goes_on_to_the_same_model(folder, model, tmp_path):
     shutil.copy(folder / "water.h5", tmp_path / "water.h5")
     dying = (
         "import functools, os, signal\n"
-        "from alloop.spacetime import fit\n"
+        "from alloop.spacetime.learning import fit\n"
         "from alloop.cli import main\n"
         "from alloop.report.progress import ProgressDisplay\n"
         "fit.CheckpointFile = lambda path, owner, every: KEEP(path, owner, 0.0)\n"

@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from alloop.errors import SpacetimeError
-from alloop.spacetime.attribution import (
+from alloop.spacetime.coordinates.internal import to_cartesian
+from alloop.spacetime.judging.attribution import (
     attribute,
     coordinate_names,
     input_names,
     resting_baselines,
 )
-from alloop.spacetime.coordinates.internal import to_cartesian
-from alloop.spacetime.orientation import predict
+from alloop.spacetime.motion.orientation import predict
 from tests.physics.test_spacetime_motion import CHAIN, PEROXIDE, Case, rigid
 
 FIELD, NUMBERS, MASSES = PEROXIDE

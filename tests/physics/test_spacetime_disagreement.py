@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from alloop.errors import SpacetimeError
-from alloop.spacetime.disagreement import (
+from alloop.spacetime.judging.disagreement import (
     Signals,
     Thresholds,
     calibrate_thresholds,
@@ -18,7 +18,7 @@ from alloop.spacetime.disagreement import (
     shape_rmsd,
     signals,
 )
-from alloop.spacetime.orientation import endpoints
+from alloop.spacetime.motion.orientation import endpoints
 from alloop.units import KINETIC
 from tests.physics.test_spacetime_motion import CHAIN, PEROXIDE, Case, rigid, trajectory_set
 

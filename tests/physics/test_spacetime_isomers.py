@@ -14,14 +14,14 @@ from alloop.spacetime.coordinates.dummies import DummyZMatrix
 from alloop.spacetime.coordinates.eckart import build_eckart
 from alloop.spacetime.coordinates.internal import to_cartesian, to_internal
 from alloop.spacetime.coordinates.zmatrix import ZMatrix
-from alloop.spacetime.disagreement import signals
 from alloop.spacetime.files import load_model, save_model
-from alloop.spacetime.fit import fit
 from alloop.spacetime.isomers import Isomers, find_isomers
-from alloop.spacetime.orientation import endpoints, forecast, predict, predict_members
-from alloop.spacetime.propagate import propagate
+from alloop.spacetime.judging.disagreement import signals
+from alloop.spacetime.judging.symmetry_errors import find_transformations, transformed_errors
+from alloop.spacetime.learning.fit import fit
+from alloop.spacetime.motion.orientation import endpoints, forecast, predict, predict_members
+from alloop.spacetime.propagation.propagate import propagate
 from alloop.spacetime.symmetry import Operation, list_operations
-from alloop.spacetime.symmetry_errors import find_transformations, transformed_errors
 from tests.physics.test_spacetime_motion import SETTINGS, ValenceField, alone, trajectory_set
 
 # CHFCl-CH2F: a centre that only a mirror turns, and one with two like hydrogens.

@@ -11,14 +11,14 @@ from alloop.spacetime.basis import TimeBasis
 from alloop.spacetime.coordinates.internal import to_cartesian, to_internal
 from alloop.spacetime.coordinates.zmatrix import ZMatrix
 from alloop.spacetime.features import n_first_order, n_polynomial
-from alloop.spacetime.fit import fit
 from alloop.spacetime.isomers import Isomers
+from alloop.spacetime.learning.fit import fit
+from alloop.spacetime.learning.settings import FitSettings
+from alloop.spacetime.learning.trajectories import TrajectorySet
 from alloop.spacetime.model import SpacetimeModel
-from alloop.spacetime.orientation import centred, momenta, predict
-from alloop.spacetime.propagate import propagate
-from alloop.spacetime.settings import FitSettings
+from alloop.spacetime.motion.orientation import centred, momenta, predict
+from alloop.spacetime.propagation.propagate import propagate
 from alloop.spacetime.symmetry import Operation
-from alloop.spacetime.trajectories import TrajectorySet
 from alloop.units import ACCELERATION, KB, KINETIC
 
 TRIATOMIC = ZMatrix(((0,), (1, 0), (2, 0, 1)))

@@ -11,8 +11,12 @@ from scipy.integrate import solve_ivp
 
 from alloop.errors import SpacetimeError
 from alloop.spacetime.coordinates.dummies import DummyZMatrix
-from alloop.spacetime.courses import DYNAMICS, MEAN
-from alloop.spacetime.energy_rules import (
+from alloop.spacetime.learning.fit import fit
+from alloop.spacetime.learning.settings import FitSettings
+from alloop.spacetime.motion.orientation import endpoints, forecast, predict, predict_members
+from alloop.spacetime.motion.rigid import centred, inverse_inertia, momenta, rigid_part
+from alloop.spacetime.propagation.courses import DYNAMICS, MEAN
+from alloop.spacetime.propagation.energy_rules import (
     SHELL_TIME,
     PropagationSettings,
     check_times,
@@ -20,13 +24,9 @@ from alloop.spacetime.energy_rules import (
     onto_shell,
     total_energy,
 )
-from alloop.spacetime.fit import fit
-from alloop.spacetime.orientation import endpoints, forecast, predict, predict_members
-from alloop.spacetime.propagate import propagate
-from alloop.spacetime.rescue import run_dynamics
-from alloop.spacetime.rigid import centred, inverse_inertia, momenta, rigid_part
-from alloop.spacetime.schedule import Regular
-from alloop.spacetime.settings import FitSettings
+from alloop.spacetime.propagation.propagate import propagate
+from alloop.spacetime.propagation.rescue import run_dynamics
+from alloop.spacetime.propagation.schedule import Regular
 from alloop.units import ACCELERATION, EV_PER_KCAL_MOL
 from tests.physics.test_spacetime_motion import CHAIN, PEROXIDE, rigid, trajectory_set
 
@@ -361,7 +361,7 @@ def test_what_cannot_be_done_is_run_as_ordinary_dynamics(model, start, surface):
 
 def test_dynamics_between_its_steps_is_that_of_finer_steps(model, start, surface, monkeypatch):
     coarse = run_dynamics(surface, model.masses, *start, 10.0)
-    monkeypatch.setattr("alloop.spacetime.rescue.TIMESTEP", 0.025)
+    monkeypatch.setattr("alloop.spacetime.propagation.rescue.TIMESTEP", 0.025)
     fine = run_dynamics(surface, model.masses, *start, 10.0)
     positions, velocities = coarse.at(torch.arange(0, 401).double() * 0.025)
     assert (positions - fine.positions).abs().max() < 2e-3  # Verlet's own, measured 7e-4

@@ -8,10 +8,10 @@ import torch
 
 from alloop.spacetime.coordinates.straight import StraightFrame
 from alloop.spacetime.files import load_model, save_model
-from alloop.spacetime.fit import fit
-from alloop.spacetime.orientation import momenta, predict, rigid_part
-from alloop.spacetime.settings import FitSettings
-from alloop.spacetime.trajectories import TrajectorySet
+from alloop.spacetime.learning.fit import fit
+from alloop.spacetime.learning.settings import FitSettings
+from alloop.spacetime.learning.trajectories import TrajectorySet
+from alloop.spacetime.motion.orientation import momenta, predict, rigid_part
 from alloop.units import ACCELERATION, KB, KINETIC
 
 NUMBERS = np.array([1, 6, 6, 1])

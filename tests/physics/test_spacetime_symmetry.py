@@ -8,12 +8,12 @@ import torch
 from ase.build import molecule
 
 from alloop.errors import SpacetimeError
-from alloop.spacetime.accuracy import assess
 from alloop.spacetime.coordinates.construction import build_zmatrix
 from alloop.spacetime.coordinates.internal import to_cartesian
-from alloop.spacetime.disagreement import segments
-from alloop.spacetime.fit import fit
-from alloop.spacetime.symmetry_errors import find_transformations, transformed_errors
+from alloop.spacetime.judging.accuracy import assess
+from alloop.spacetime.judging.disagreement import segments
+from alloop.spacetime.judging.symmetry_errors import find_transformations, transformed_errors
+from alloop.spacetime.learning.fit import fit
 from alloop.units import ACCELERATION
 from tests.physics.test_spacetime_motion import CHAIN, PEROXIDE, SETTINGS, rigid, trajectory_set
 

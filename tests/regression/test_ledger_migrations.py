@@ -228,7 +228,7 @@ def test_the_judgement_on_a_4d_model_cannot_be_rewritten(table: str, tmp_path: P
     shutil.copy(OLD[-1], tmp_path / LEDGER)
     engine = open_ledger(tmp_path, create=False)
     with pytest.raises(IntegrityError, match="cannot be changed"), engine.begin() as connection:
-        connection.exec_driver_sql(f"UPDATE {table} SET generation_id = 1")  # noqa: S608
+        connection.exec_driver_sql(f"UPDATE {table} SET generation_id = 1")
     engine.dispose()
 
 

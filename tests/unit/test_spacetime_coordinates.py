@@ -15,7 +15,7 @@ from alloop.spacetime.coordinates.construction import build_zmatrix, smallest_si
 from alloop.spacetime.coordinates.graph import CovalentGraph
 from alloop.spacetime.coordinates.internal import to_cartesian, to_internal
 from alloop.spacetime.coordinates.zmatrix import ZMatrix
-from alloop.spacetime.orientation import centred, superpose
+from alloop.spacetime.motion.orientation import centred, superpose
 from alloop.spacetime.symmetry import find_operations
 
 MALONALDEHYDE = Atoms(

@@ -13,7 +13,6 @@ from ase.md.verlet import VelocityVerlet
 from ase.units import fs
 
 from alloop.errors import SpacetimeError
-from alloop.spacetime.axis import restored, transverse_inverse
 from alloop.spacetime.coordinates.choice import choose, digest, restore
 from alloop.spacetime.coordinates.construction import (
     build_zmatrix,
@@ -24,9 +23,10 @@ from alloop.spacetime.coordinates.dummies import DummyZMatrix
 from alloop.spacetime.coordinates.eckart import EckartFrame, build_eckart
 from alloop.spacetime.coordinates.straight import StraightFrame, build_straight
 from alloop.spacetime.coordinates.zmatrix import ZMatrix
-from alloop.spacetime.orientation import centred, momenta, superpose
+from alloop.spacetime.learning.trajectories import InternalTrajectory
+from alloop.spacetime.motion.axis import restored, transverse_inverse
+from alloop.spacetime.motion.orientation import centred, momenta, superpose
 from alloop.spacetime.symmetry import find_operations
-from alloop.spacetime.trajectories import InternalTrajectory
 
 NO_SCRIPT = "ignore:`torch.jit.script` is deprecated:DeprecationWarning"  # torch.func's own
 

@@ -16,10 +16,10 @@ from alloop.errors import SpacetimeError
 from alloop.spacetime.basis import TimeBasis
 from alloop.spacetime.coordinates.internal import to_cartesian
 from alloop.spacetime.coordinates.zmatrix import ZMatrix
-from alloop.spacetime.energy_loss import ROWS, EnergyLoss
-from alloop.spacetime.fit import fit
-from alloop.spacetime.settings import FitSettings
-from alloop.spacetime.trajectories import TrajectorySet
+from alloop.spacetime.learning.energy_loss import ROWS, EnergyLoss
+from alloop.spacetime.learning.fit import fit
+from alloop.spacetime.learning.settings import FitSettings
+from alloop.spacetime.learning.trajectories import TrajectorySet
 from alloop.units import EV_PER_HARTREE
 
 TRIATOMIC = ZMatrix(((0,), (1, 0), (2, 0, 1)))
@@ -132,7 +132,7 @@ torch.set_num_threads(1)
 sys.path.insert(0, {folder!r})
 from test_spacetime_fit import SETTINGS, swinging
 from dataclasses import replace
-from alloop.spacetime.fit import fit
+from alloop.spacetime.learning.fit import fit
 fit(swinging(), replace(SETTINGS, steps=2000), 3, checkpoint=Path(sys.argv[1]), checkpoint_s=0.05)
 """
 

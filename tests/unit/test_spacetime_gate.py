@@ -9,10 +9,10 @@ import torch
 from scipy.stats import t as student
 
 from alloop.errors import SpacetimeError
-from alloop.spacetime.accuracy import assess
 from alloop.spacetime.coordinates.zmatrix import ZMatrix
-from alloop.spacetime.fit import fit
-from alloop.spacetime.gate import BALLISTIC_FACTOR, judge
+from alloop.spacetime.judging.accuracy import assess
+from alloop.spacetime.judging.gate import BALLISTIC_FACTOR, judge
+from alloop.spacetime.learning.fit import fit
 from tests.unit.test_spacetime_model import QUICK, trajectories
 
 HELD_OUT = list(range(18, 26))

@@ -14,14 +14,14 @@ from alloop.spacetime import features, polynomial
 from alloop.spacetime.basis import TimeBasis
 from alloop.spacetime.coordinates.internal import to_cartesian, to_internal
 from alloop.spacetime.coordinates.zmatrix import ZMatrix
-from alloop.spacetime.ensemble import MotionLoss, Sample, new_layers, train
 from alloop.spacetime.files import load_model, save_model
-from alloop.spacetime.fit import fit
+from alloop.spacetime.learning.ensemble import MotionLoss, Sample, new_layers, train
+from alloop.spacetime.learning.fit import fit
+from alloop.spacetime.learning.settings import FitSettings
+from alloop.spacetime.learning.trajectories import InternalTrajectory, TrajectorySet
 from alloop.spacetime.model import stacked_mlp
-from alloop.spacetime.orientation import momenta, predict
-from alloop.spacetime.propagate import propagate
-from alloop.spacetime.settings import FitSettings
-from alloop.spacetime.trajectories import InternalTrajectory, TrajectorySet
+from alloop.spacetime.motion.orientation import momenta, predict
+from alloop.spacetime.propagation.propagate import propagate
 
 WITH_VALIDATION = ("train",) * 24 + ("validation", "test")
 PEROXIDE = np.array([8, 8, 1, 1])

@@ -5,10 +5,10 @@ import dataclasses
 import pytest
 import torch
 
-from alloop.spacetime.courses import DYNAMICS, Log
-from alloop.spacetime.energy_rules import PropagationSettings
-from alloop.spacetime.rollback import Choice, Track
-from alloop.spacetime.schedule import Listed, Regular, Schedule
+from alloop.spacetime.propagation.courses import DYNAMICS, Log
+from alloop.spacetime.propagation.energy_rules import PropagationSettings
+from alloop.spacetime.propagation.rollback import Choice, Track
+from alloop.spacetime.propagation.schedule import Listed, Regular, Schedule
 
 SETTINGS = PropagationSettings(
     rule="select", threshold=1.0, largest_threshold=4.0, buffer=3, largest_rollbacks=20

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from alloop.errors import SpacetimeError
-from alloop.spacetime.sources import (
+from alloop.spacetime.learning.sources import (
     Exclusions,
     Shares,
     Source,

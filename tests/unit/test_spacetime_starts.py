@@ -8,7 +8,7 @@ import pytest
 from ase import Atoms
 
 from alloop.errors import ArtifactError, DataError
-from alloop.spacetime.starts import read_starts
+from alloop.spacetime.propagation.starts import read_starts
 from alloop.trajectories import write_shard
 from alloop.units import FS
 from tests.physics.motion_samples import water_runs

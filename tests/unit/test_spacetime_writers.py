@@ -18,13 +18,13 @@ from ase import Atoms
 
 from alloop.errors import ArtifactError, SpacetimeError
 from alloop.potentials.evaluation import Evaluation
-from alloop.spacetime import writers
-from alloop.spacetime.ase_bridge import propagate_atoms
-from alloop.spacetime.courses import Block
-from alloop.spacetime.energy_rules import PropagationSettings
-from alloop.spacetime.propagate import propagate
-from alloop.spacetime.schedule import Regular
-from alloop.spacetime.writers import (
+from alloop.spacetime.propagation import writers
+from alloop.spacetime.propagation.ase_bridge import propagate_atoms
+from alloop.spacetime.propagation.courses import Block
+from alloop.spacetime.propagation.energy_rules import PropagationSettings
+from alloop.spacetime.propagation.propagate import propagate
+from alloop.spacetime.propagation.schedule import Regular
+from alloop.spacetime.propagation.writers import (
     AtomsWriter,
     Hdf5Writer,
     PropagationFile,
@@ -160,8 +160,8 @@ def test_a_file_can_be_read_while_it_grows_and_after_the_writer_was_killed(tmp_p
         import sys, time
         from pathlib import Path
         import torch
-        from alloop.spacetime import writers
-        from alloop.spacetime.courses import Block
+        from alloop.spacetime.propagation import writers
+        from alloop.spacetime.propagation.courses import Block
         from tests.physics.test_spacetime_motion import CHAIN, PEROXIDE, rigid
         writers.HELD = 50
         field, numbers, masses = PEROXIDE

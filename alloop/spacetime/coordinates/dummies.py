@@ -19,7 +19,7 @@ from alloop.errors import SpacetimeError
 from alloop.spacetime.coordinates.internal import fold_angles, to_cartesian, to_internal, unwrap
 from alloop.spacetime.coordinates.protocol import Dual
 from alloop.spacetime.coordinates.zmatrix import ZMatrix
-from alloop.spacetime.rigid import centred
+from alloop.spacetime.motion.rigid import centred
 
 _TRIANGLE = (math.sqrt(2.0), math.sqrt(2.0), math.pi / 3)
 """Distances and angle between the dummy atoms."""

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from alloop.errors import SpacetimeError
 from alloop.spacetime.coordinates.protocol import Dual
-from alloop.spacetime.rigid import centred, superpose
+from alloop.spacetime.motion.rigid import centred, superpose
 
 N_ALIGNMENTS = 20
 """How many times the reference is laid on the frames and replaced by their mean."""

@@ -28,7 +28,7 @@ from alloop.spacetime.coordinates.eckart import (
     weights_of,
 )
 from alloop.spacetime.coordinates.protocol import Dual
-from alloop.spacetime.rigid import centred
+from alloop.spacetime.motion.rigid import centred
 
 BEND_TIME = 10.0
 """Weight of the velocities of bends against bends, fs: about 1 / (frequency of a bend)."""

@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 
 from alloop.spacetime.coordinates.protocol import Dual
-from alloop.spacetime.model import SpacetimeModel
-from alloop.spacetime.orientation import predict
-from alloop.spacetime.rigid import centred, superpose
-from alloop.spacetime.trajectories import (
+from alloop.spacetime.learning.trajectories import (
     InternalTrajectory,
     TrajectorySet,
     Windows,
     consecutive_starts,
 )
+from alloop.spacetime.model import SpacetimeModel
+from alloop.spacetime.motion.orientation import predict
+from alloop.spacetime.motion.rigid import centred, superpose
 
 Scores = dict[str, float]
 """Errors by name: ``bond`` over all times, ``bond_end`` at the cutoff, ``bond_rate``, ..."""

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from alloop.errors import SpacetimeError
 from alloop.spacetime.coordinates.protocol import Dual
-from alloop.spacetime.rigid import centred, momenta, rigid_motion, rigid_part
+from alloop.spacetime.motion.rigid import centred, momenta, rigid_motion, rigid_part
 from alloop.spacetime.surface import Surface
 from alloop.units import ACCELERATION, EV_PER_KCAL_MOL, KINETIC
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 
 from alloop.errors import SpacetimeError
-from alloop.spacetime.disagreement import segments, signals
+from alloop.spacetime.judging.disagreement import segments, signals
+from alloop.spacetime.learning.sources import Exclusions, Source, fingerprint, gather, roles
+from alloop.spacetime.learning.trajectories import TrajectorySet
 from alloop.spacetime.model import SpacetimeModel
-from alloop.spacetime.sources import Exclusions, Source, fingerprint, gather, roles
 from alloop.spacetime.surface import Surface
-from alloop.spacetime.trajectories import TrajectorySet
 
 EVEN = 1e-6
 """A cutoff may differ from a multiple of the time between frames by this part of it."""

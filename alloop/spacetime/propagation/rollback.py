@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from alloop.spacetime.coordinates.protocol import Dual
-from alloop.spacetime.courses import DYNAMICS, Block, Log, find_faults
-from alloop.spacetime.energy_rules import PropagationSettings, check_times, total_energy
-from alloop.spacetime.orientation import Forecast, forecast
-from alloop.spacetime.rescue import Dynamics, run_dynamics
-from alloop.spacetime.venture import Venture
+from alloop.spacetime.motion.orientation import Forecast, forecast
+from alloop.spacetime.propagation.courses import DYNAMICS, Block, Log, find_faults
+from alloop.spacetime.propagation.energy_rules import PropagationSettings, check_times, total_energy
+from alloop.spacetime.propagation.rescue import Dynamics, run_dynamics
+from alloop.spacetime.propagation.venture import Venture
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -16,9 +16,9 @@ from torch import Tensor
 from alloop.errors import SpacetimeError
 from alloop.spacetime.basis import TimeBasis
 from alloop.spacetime.coordinates.protocol import Coordinates
-from alloop.spacetime.energy_loss import EnergyLoss
+from alloop.spacetime.learning.energy_loss import EnergyLoss
+from alloop.spacetime.learning.settings import FitSettings
 from alloop.spacetime.model import stacked_mlp
-from alloop.spacetime.settings import FitSettings
 from alloop.training.checkpoint import CheckpointFile
 
 Progress = Callable[[int, int, float], None]

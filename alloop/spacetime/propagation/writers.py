@@ -29,10 +29,10 @@ from ase.io.trajectory import Trajectory as AseTrajectory
 from numpy.typing import NDArray
 
 from alloop.errors import ArtifactError, SpacetimeError
-from alloop.spacetime.ase_bridge import potential_energies, to_atoms
-from alloop.spacetime.courses import Block, Course
-from alloop.spacetime.energy_rules import PropagationSettings
 from alloop.spacetime.model import SpacetimeModel
+from alloop.spacetime.propagation.ase_bridge import potential_energies, to_atoms
+from alloop.spacetime.propagation.courses import Block, Course
+from alloop.spacetime.propagation.energy_rules import PropagationSettings
 from alloop.spacetime.surface import Surface
 
 FORMAT: Final = "alloop propagation"

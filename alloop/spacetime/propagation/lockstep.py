@@ -10,11 +10,16 @@ import torch
 from torch import Tensor
 
 from alloop.spacetime.coordinates.protocol import Dual
-from alloop.spacetime.courses import DYNAMICS, MEAN, Block, find_faults
-from alloop.spacetime.energy_rules import check_times, kinetic_energy, onto_shell, total_energy
-from alloop.spacetime.orientation import Forecast, forecast
-from alloop.spacetime.rescue import run_dynamics
-from alloop.spacetime.venture import Venture
+from alloop.spacetime.motion.orientation import Forecast, forecast
+from alloop.spacetime.propagation.courses import DYNAMICS, MEAN, Block, find_faults
+from alloop.spacetime.propagation.energy_rules import (
+    check_times,
+    kinetic_energy,
+    onto_shell,
+    total_energy,
+)
+from alloop.spacetime.propagation.rescue import run_dynamics
+from alloop.spacetime.propagation.venture import Venture
 
 
 @dataclass(slots=True, eq=False)

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 from alloop.errors import SpacetimeError
-from alloop.spacetime.accuracy import Assessment, Scores, assess
+from alloop.spacetime.judging.accuracy import Assessment, Scores, assess
+from alloop.spacetime.learning.trajectories import TrajectorySet
 from alloop.spacetime.model import SpacetimeModel
-from alloop.spacetime.trajectories import TrajectorySet
 
 TOLERANCE = 0.02
 """A candidate may be so much worse than the incumbent, relative: it has seen newer motion."""

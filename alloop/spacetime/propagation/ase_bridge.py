@@ -12,11 +12,11 @@ from torch import Tensor
 
 from alloop.errors import SpacetimeError
 from alloop.potentials.evaluation import Committee
-from alloop.spacetime.courses import Block
-from alloop.spacetime.energy_rules import PropagationSettings
 from alloop.spacetime.model import SpacetimeModel
-from alloop.spacetime.propagate import Propagator
-from alloop.spacetime.schedule import Regular
+from alloop.spacetime.propagation.courses import Block
+from alloop.spacetime.propagation.energy_rules import PropagationSettings
+from alloop.spacetime.propagation.propagate import Propagator
+from alloop.spacetime.propagation.schedule import Regular
 from alloop.spacetime.surface import CommitteeSurface, Surface
 from alloop.units import FS
 

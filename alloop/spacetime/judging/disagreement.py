@@ -17,11 +17,11 @@ from torch import Tensor
 from alloop.acquisition.ranking import rank_correlation
 from alloop.errors import SpacetimeError
 from alloop.spacetime.coordinates.protocol import Dual
+from alloop.spacetime.learning.trajectories import TrajectorySet, consecutive_starts
 from alloop.spacetime.model import SpacetimeModel
-from alloop.spacetime.orientation import endpoints
-from alloop.spacetime.rigid import centred, superpose
+from alloop.spacetime.motion.orientation import endpoints
+from alloop.spacetime.motion.rigid import centred, superpose
 from alloop.spacetime.surface import Surface
-from alloop.spacetime.trajectories import TrajectorySet, consecutive_starts
 from alloop.units import KINETIC
 
 QUANTILE = 0.99

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from alloop.dynamics.integrators import Response, State, VelocityVerlet
 from alloop.spacetime.coordinates.protocol import Dual
-from alloop.spacetime.energy_rules import kinetic_energy
+from alloop.spacetime.propagation.energy_rules import kinetic_energy
 from alloop.spacetime.surface import Surface
 from alloop.units import ACCELERATION, EV_PER_KCAL_MOL
 

@@ -20,10 +20,17 @@ import torch
 from torch import Tensor
 
 from alloop.errors import SpacetimeError
-from alloop.spacetime import axis, rotation
 from alloop.spacetime.coordinates.protocol import Dual
 from alloop.spacetime.model import SpacetimeModel
-from alloop.spacetime.rigid import centre, centred, inverse_inertia, momenta, rigid_part, superpose
+from alloop.spacetime.motion import axis, rotation
+from alloop.spacetime.motion.rigid import (
+    centre,
+    centred,
+    inverse_inertia,
+    momenta,
+    rigid_part,
+    superpose,
+)
 
 ALIGNMENT_TIME = 10.0
 """Weight of velocities against positions when a shape is laid on a start, fs."""

@@ -20,11 +20,11 @@ from torch import Tensor
 from alloop import seeds
 from alloop.spacetime.coordinates.graph import CovalentGraph
 from alloop.spacetime.coordinates.protocol import Dual
-from alloop.spacetime.disagreement import segments
+from alloop.spacetime.judging.disagreement import segments
+from alloop.spacetime.learning.trajectories import TrajectorySet
 from alloop.spacetime.model import SpacetimeModel
-from alloop.spacetime.orientation import endpoints
+from alloop.spacetime.motion.orientation import endpoints
 from alloop.spacetime.symmetry import MAX_TRIED, Operation, find_operations
-from alloop.spacetime.trajectories import TrajectorySet
 
 SHIFT = (5.0, -3.0, 2.0)
 """Of the translated starts, Å."""

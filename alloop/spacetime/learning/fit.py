@@ -13,18 +13,18 @@ from torch import Tensor
 from alloop import seeds
 from alloop.errors import SpacetimeError
 from alloop.spacetime import features, polynomial
-from alloop.spacetime.accuracy import Assessment, assess
 from alloop.spacetime.basis import TimeBasis
 from alloop.spacetime.coordinates.choice import choose
 from alloop.spacetime.coordinates.protocol import Coordinates
-from alloop.spacetime.energy_loss import EnergyLoss
-from alloop.spacetime.ensemble import MotionLoss, Progress, Sample, new_layers, train
 from alloop.spacetime.isomers import Isomers, find_isomers
+from alloop.spacetime.judging.accuracy import Assessment, assess
+from alloop.spacetime.learning.energy_loss import EnergyLoss
+from alloop.spacetime.learning.ensemble import MotionLoss, Progress, Sample, new_layers, train
+from alloop.spacetime.learning.settings import FitSettings
+from alloop.spacetime.learning.trajectories import TrajectorySet, draw_windows
 from alloop.spacetime.model import SpacetimeModel
-from alloop.spacetime.settings import FitSettings
 from alloop.spacetime.surface import Surface
 from alloop.spacetime.symmetry import Operation, find_operations
-from alloop.spacetime.trajectories import TrajectorySet, draw_windows
 from alloop.training.checkpoint import CheckpointFile, identity
 
 N_SAMPLED_FRAMES = 100
@@ -44,8 +44,8 @@ class FittedModel:
     model : the model.
     course : ``windows`` learnt from, ``operations`` of symmetry, ``steps`` done, ``train_loss``
         (where steps were done) and ``validation_loss`` (where that split has trajectories).
-    validation, test : the errors of :func:`alloop.spacetime.accuracy.assess`, or None where the
-        split has no trajectory as long as a segment.
+    validation, test : the errors that ``accuracy.assess`` gives, or None where the split has no
+        trajectory as long as a segment.
     note : what is to be said about the checkpoint; empty if nothing.
 
     """

@@ -14,8 +14,8 @@ import numpy as np
 from alloop import seeds
 from alloop.acquisition.splits import Split, assign_splits
 from alloop.errors import SpacetimeError
+from alloop.spacetime.learning.trajectories import TrajectorySet
 from alloop.spacetime.model import SpacetimeModel
-from alloop.spacetime.trajectories import TrajectorySet
 from alloop.trajectories import Shard, System, Trajectory
 
 if TYPE_CHECKING:

@@ -9,15 +9,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from alloop.spacetime.courses import Block, Course
-from alloop.spacetime.energy_rules import PropagationSettings
-from alloop.spacetime.lockstep import follow_together
 from alloop.spacetime.model import SpacetimeModel
-from alloop.spacetime.rescue import Stretch
-from alloop.spacetime.rollback import follow_each
-from alloop.spacetime.schedule import Listed, Regular, Times
+from alloop.spacetime.propagation.courses import Block, Course
+from alloop.spacetime.propagation.energy_rules import PropagationSettings
+from alloop.spacetime.propagation.lockstep import follow_together
+from alloop.spacetime.propagation.rescue import Stretch
+from alloop.spacetime.propagation.rollback import follow_each
+from alloop.spacetime.propagation.schedule import Listed, Regular, Times
+from alloop.spacetime.propagation.venture import Progress, Venture
 from alloop.spacetime.surface import Surface
-from alloop.spacetime.venture import Progress, Venture
 
 Sink = Callable[[Block], None]
 """Takes frames as they come: those of one replica in the order of time, replicas in turns."""

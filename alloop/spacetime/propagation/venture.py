@@ -12,12 +12,12 @@ from torch import Tensor
 
 from alloop.errors import SpacetimeError
 from alloop.spacetime.coordinates.protocol import Dual
-from alloop.spacetime.courses import Log
-from alloop.spacetime.energy_rules import PropagationSettings, total_energy
 from alloop.spacetime.model import SpacetimeModel
-from alloop.spacetime.orientation import check_starts
-from alloop.spacetime.rescue import Stretch
-from alloop.spacetime.schedule import Schedule, Times
+from alloop.spacetime.motion.orientation import check_starts
+from alloop.spacetime.propagation.courses import Log
+from alloop.spacetime.propagation.energy_rules import PropagationSettings, total_energy
+from alloop.spacetime.propagation.rescue import Stretch
+from alloop.spacetime.propagation.schedule import Schedule, Times
 from alloop.spacetime.surface import Surface
 
 Progress = Callable[[float, float, int], None]

@@ -1,0 +1,1 @@
+"""From internal motion to motion in space."""

@@ -1,0 +1,1 @@
+"""Long motion, segment by segment."""
