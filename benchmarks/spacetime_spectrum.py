@@ -138,7 +138,7 @@ def _reference(
     """Return velocities (n_replicas, n_frames, n_atoms, 3) of ordinary dynamics."""
     if file is not None and file.exists():
         kept: NDArray[np.float32] = np.load(file)["velocities"]
-        return kept
+        return kept[: len(positions)]
     integrator = VelocityVerlet(masses, STEP)
 
     def field(where: Tensor) -> Response:
