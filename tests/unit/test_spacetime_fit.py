@@ -195,3 +195,17 @@ def test_without_augmentation_half_of_the_directions_and_no_symmetry_are_left():
     many = replace(SETTINGS, windows=10**6)
     counts = [fit(data, replace(many, augment=a), 3).course["windows"] for a in (True, False)]
     assert counts == [8 * 40 * 4, 8 * 40]
+
+
+def test_coordinates_on_dummy_atoms_learn_the_orientation_too():
+    data = swinging()
+    settings = replace(SETTINGS, coordinates="dummies", steps=300)
+    fitted = fit(data, settings, 3)
+    assert fitted.model.internal.oriented
+    assert fitted.model.internal.n_coordinates == 9
+    for kind in ("bond", "angle", "dihedral"):
+        assert fitted.test.ensemble[kind] < 0.2 * fitted.test.ballistic[kind], kind
+    with pytest.raises(SpacetimeError, match="fit without it"):
+        fit(data, replace(settings, coordinates="auto"), 3, initial=fitted.model)
+    with pytest.raises(SpacetimeError, match="want 'auto' or 'dummies'"):
+        replace(SETTINGS, coordinates="polar")

@@ -27,27 +27,36 @@ LEAST_OVERLAP = 0.5
 
 
 def choose(
-    numbers: NDArray[np.int64], masses: NDArray[np.float64], frames: NDArray[np.float64]
+    numbers: NDArray[np.int64],
+    masses: NDArray[np.float64],
+    frames: NDArray[np.float64],
+    *,
+    dummies: bool = False,
 ) -> Coordinates:
     """Return coordinates that stay well defined in all frames (n_frames, n_atoms, 3), Å.
 
     A Z-matrix, or an Eckart frame where there is none that keeps all coordinates: four and more
     atoms on a straight line, fragments that turn freely. A hundred frames from all over the data
-    are enough; ``masses`` are in amu.
+    are enough; ``masses`` are in amu. With ``dummies`` the Z-matrix stands on GICnet's dummy atoms.
 
     Raises
     ------
     SpacetimeError
-        A single atom, or frames that are not finite.
+        A single atom, frames that are not finite, or dummies asked for where there is no Z-matrix.
 
     """
     samples = np.array(frames, dtype=np.float64)
     zmatrix = find_zmatrix(numbers, samples)
+    weights = torch.tensor(np.array(masses, dtype=np.float64))
+    if dummies:
+        if zmatrix is None:
+            raise SpacetimeError("coordinates with dummy atoms need a Z-matrix, and there is none")
+        return DummyZMatrix(zmatrix, weights)
     if zmatrix is not None and (
         len(numbers) < 4 or smallest_singular_value(zmatrix, samples) >= LEAST_SINGULAR_VALUE
     ):
         return zmatrix
-    return _frame_of(torch.tensor(np.array(masses, dtype=np.float64)), torch.as_tensor(samples))
+    return _frame_of(weights, torch.as_tensor(samples))
 
 
 def _frame_of(masses: Tensor, frames: Tensor) -> EckartFrame | StraightFrame:

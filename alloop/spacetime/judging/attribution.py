@@ -131,6 +131,21 @@ def attribute(
     )
 
 
+def bring_home(
+    model: SpacetimeModel, positions: Tensor, velocities: Tensor
+) -> tuple[Dual, Tensor | None]:
+    """Return starts (n, n_atoms, 3) as the isomer that the model knows, and where each is from.
+
+    The latter are (n,) places among its isomers; None where all are at home.
+    """
+    coordinates, _ = model.internal.describe(positions, velocities)
+    which = model.isomers.find(model.internal.handedness(coordinates))
+    if which is None:
+        return (positions, velocities), None
+    bring = model.isomers.bring_home
+    return (bring(which, positions), bring(which, velocities)), which
+
+
 def resting_baselines(
     model: SpacetimeModel, positions: Tensor, frames: Tensor, n_baselines: int = 8
 ) -> Dual:

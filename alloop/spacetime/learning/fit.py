@@ -223,7 +223,9 @@ def _pose(
     times = data.timestep * torch.arange(1, n_steps + 1, dtype=torch.float64)
     size = settings.n_functions(n_steps)
     if initial is None:
-        internal = choose(data.numbers, data.masses, frames)
+        internal = choose(
+            data.numbers, data.masses, frames, dummies=settings.coordinates == "dummies"
+        )
         basis = TimeBasis.orthonormal(settings.cutoff, times, size)
     else:
         _check_initial(initial, data, settings, size)
@@ -239,13 +241,15 @@ def _check_initial(
     initial: SpacetimeModel, data: TrajectorySet, settings: FitSettings, size: int
 ) -> None:
     hidden = tuple(weight.shape[-1] for weight in initial.weights[:-1])
-    has = initial.numbers, initial.cutoff, initial.n_members, hidden, initial.basis.size
+    dummies = initial.internal.oriented
+    has = initial.numbers, initial.cutoff, initial.n_members, hidden, initial.basis.size, dummies
     numbers = tuple(int(z) for z in data.numbers)
-    wants = numbers, settings.cutoff, settings.members, tuple(settings.hidden), size
+    wants_dummies = settings.coordinates == "dummies"
+    wants = numbers, settings.cutoff, settings.members, tuple(settings.hidden), size, wants_dummies
     if has != wants:
         raise SpacetimeError(
-            "4D fit: the initial model has other (numbers, cutoff, members, hidden, basis size)"
-            f" than asked for, {has} against {wants}; fit without it"
+            "4D fit: the initial model has other (numbers, cutoff, members, hidden, basis size,"
+            f" dummies) than asked for, {has} against {wants}; fit without it"
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 from alloop.errors import SpacetimeError
 
@@ -26,6 +27,8 @@ class FitSettings:
     energy_weight : weight of the error of the potential energy in the loss; GICnet's is 1.
     augment : whether to learn from trajectories reversed in time, and mirrored or with like atoms
         exchanged where the molecule allows it, as well.
+    coordinates : "auto" for what suits the molecule; "dummies" for GICnet's, which stand on dummy
+        atoms in space and tell the orientation too, for comparison.
 
     Raises
     ------
@@ -44,6 +47,7 @@ class FitSettings:
     learning_rate: float = 6e-3
     energy_weight: float = 0.0
     augment: bool = True
+    coordinates: Literal["auto", "dummies"] = "auto"
 
     def __post_init__(self) -> None:
         for name in ("cutoff", "members", "basis_size", "windows", "batch", "learning_rate"):
@@ -55,6 +59,10 @@ class FitSettings:
         if not all(width > 0 for width in self.hidden):
             raise SpacetimeError(
                 f"4D fit: widths of hidden layers are {self.hidden}, want positive"
+            )
+        if self.coordinates not in ("auto", "dummies"):
+            raise SpacetimeError(
+                f"4D fit: coordinates are {self.coordinates!r}, want 'auto' or 'dummies'"
             )
         for name in ("steps", "energy_weight"):
             if not getattr(self, name) >= 0:
