@@ -66,6 +66,7 @@ def main() -> None:
     parser.add_argument("shard", type=Path)
     parser.add_argument("--potential", default="ANI-1ccx")
     parser.add_argument("--duration", type=float, default=3000.0, help="fs")
+    parser.add_argument("--rules", default="", help="only those with this in their name")
     options = parser.parse_args()
     torch.set_num_threads(1)
     case = read_case(options.model, options.shard, options.potential)
@@ -77,6 +78,10 @@ def main() -> None:
     rules = {
         "one network, mean": (one, plain),
         "one network, shell": (one, limited),
+        "ensemble, shell, not reversible": (
+            case.model,
+            PropagationSettings(rule="shell", reversible=False),
+        ),
         "ensemble, mean": (case.model, plain),
         "ensemble, select": (case.model, PropagationSettings(rule="select")),
         "ensemble, shell": (case.model, limited),
@@ -90,6 +95,8 @@ def main() -> None:
     )
     print("|---|---|---|---|---|---|---|---|---|---|---|")
     for name, (model, settings) in rules.items():
+        if options.rules not in name:
+            continue
         fields = judge(replace(case, model=model), settings, options.duration)
         fields += [f"{pace(replace(case, model=model), settings, dt):.3f}" for dt in (0.05, 0.5)]
         fields += PUBLISHED.get(name, ("", "", ""))

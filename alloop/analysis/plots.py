@@ -73,6 +73,34 @@ def draw_rmsd_map(
     _save(figure, path)
 
 
+def draw_rmsd(
+    path: Path, times: ArrayLike, rmsd: ArrayLike, unrelated: float | None = None
+) -> None:
+    """Draw how pairs of trajectories part: each pair, and their mean.
+
+    times: (n_times,), fs; rmsd: (n_pairs, n_times), Å, NaN from where a pair has ended; unrelated:
+    the RMSD of frames that have nothing to do with each other, Å.
+
+    Raises AnalysisError: shapes disagree, or as ``draw_spectra``.
+    """
+    moments = checked("times", times, (None,))
+    curves = np.asarray(rmsd, dtype=np.float64)
+    checked("RMSD of the first frames", curves[..., 0], (None,))
+    if curves.ndim != 2 or curves.shape[1] != len(moments):
+        raise AnalysisError(
+            f"RMSD: got shape {curves.shape}, want (n_pairs, {len(moments)}), one for each time"
+        )
+    figure = Figure(figsize=(8.0, 3.5), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(moments, curves.T, color="0.7", lw=0.6)
+    axes.plot(moments, np.nanmean(curves, axis=0), color="black", lw=1.5, label="mean of pairs")
+    if unrelated is not None:
+        axes.axhline(unrelated, color="tab:blue", ls="--", label="reference, unrelated starts")
+    axes.set(xlabel="time / fs", ylabel="RMSD / Å")
+    axes.legend(fontsize="small")
+    _save(figure, path)
+
+
 def draw_distributions(path: Path, distributions: Mapping[str, Distribution]) -> None:
     """Draw each distribution in a panel whose title gives the overlap beside its floor.
 

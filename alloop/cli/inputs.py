@@ -74,10 +74,10 @@ def molecule_of(source: Source, charge: int | None, multiplicity: int | None) ->
         shard = Shard(source.shard)
         positions = shard.read(source.replica).positions[0]
     tags = shard.about[source.replica].tags
-    return _with_electrons(shard.system.numbers, positions, charge, multiplicity, tags)
+    return with_electrons(shard.system.numbers, positions, charge, multiplicity, tags)
 
 
-def _with_electrons(
+def with_electrons(
     numbers: NDArray[np.int64],
     positions: NDArray[np.float64],
     charge: int | None,
@@ -195,7 +195,7 @@ def starts_of(
             positions, velocities, said = read_starts(Path(start), model.numbers)
         surface = None
         if potential:
-            frame = _with_electrons(
+            frame = with_electrons(
                 np.array(model.numbers), positions[0].numpy(), charge, multiplicity, said
             )
             surface = CommitteeSurface(potential_of(potential, frame).committee, frame.numbers)

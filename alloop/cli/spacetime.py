@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from alloop.cli import inputs, motion
+from alloop.cli import comparison, inputs, motion
 from alloop.cli.options import Charge, Interval, Multiplicity, Potentials, Seed, Threads
 from alloop.errors import ConfigError, DataError
 
@@ -236,6 +236,8 @@ def fit(
 
 app.command()(motion.propagate)
 app.command()(motion.evaluate)
+app.command()(comparison.compare)
+app.command()(comparison.attribute)
 
 
 def _say_whether_there(output: Path, sampling: str) -> None:

@@ -1,4 +1,4 @@
-"""The report of a campaign: one HTML file that needs nothing else, read from the ledger alone."""
+"""The report of a campaign: one HTML file that needs nothing else, from ledger and artifacts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Final
 from sqlalchemy import Engine
 
 import alloop
-from alloop.artifacts import write_atomically
+from alloop.artifacts import ArtifactStore, write_atomically
 from alloop.errors import DataError
 from alloop.report import sections
 from alloop.report.markup import page, paragraph, table, verbatim, verdict
@@ -36,14 +36,15 @@ def write_report(directory: Path, output: Path | None = None) -> Path:
     engine = open_readonly(directory)
     try:
         owner = holder(directory)
-        text = render(engine, None if owner is None else str(owner))
+        store = ArtifactStore(directory / "artifacts")
+        text = render(engine, store, None if owner is None else str(owner))
     finally:
         engine.dispose()
     write_atomically(path, lambda temporary: _write(temporary, text))
     return path
 
 
-def render(engine: Engine, driver: str | None = None) -> str:
+def render(engine: Engine, store: ArtifactStore, driver: str | None = None) -> str:
     """Return the report as HTML; ``driver`` is who drives the campaign now, if anybody."""
     summary = progress(engine)
     parts = (
@@ -52,7 +53,7 @@ def render(engine: Engine, driver: str | None = None) -> str:
         ("Labels and failures", sections.labels(engine, summary)),
         ("Calibration", sections.calibration(engine)),
         ("Trajectories", sections.trajectories(engine)),
-        ("4D models", spacetime(engine)),
+        ("4D models", spacetime(engine, store)),
         ("Time", sections.stages(engine)),
         ("Machines and software", sections.machines(engine)),
         ("Campaign file", _config(engine)),

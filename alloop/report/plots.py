@@ -126,6 +126,22 @@ def spacetime_errors(
     return figure
 
 
+def spacetime_growth(
+    times: Sequence[float], panels: Mapping[str, Mapping[str, Sequence[float]]]
+) -> Figure:
+    """Return errors of a 4D model against the time after a start, fs: a panel for each title."""
+    figure = Figure(figsize=(3.0 * max(len(panels), 2), 3.2), layout="constrained")
+    for place, (title, series) in enumerate(panels.items(), start=1):
+        axes = _logarithmic(figure, (1, len(panels), place))
+        for i, (name, values) in enumerate(series.items()):
+            _, dashes, colour = _STYLES[i % len(_STYLES)]
+            heights = [value if positive(value) else math.nan for value in values]
+            axes.plot(times, heights, dashes, color=colour, label=name)
+        axes.set(title=title, xlabel="time after the start / fs")
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return figure
+
+
 def png(figure: Figure) -> bytes:
     """Return a figure as a PNG file."""
     stream = io.BytesIO()

@@ -11,8 +11,10 @@ from typing import Any, Final
 
 from sqlalchemy import Engine
 
+from alloop.artifacts import ArtifactStore
 from alloop.report import plots
 from alloop.report.markup import paragraph, picture, subtitle, table
+from alloop.report.spacetime_motion import show_motion
 from alloop_db.queries import run
 
 # What a ledger of an older alloop does not have is left out: it is read as it is.
@@ -73,8 +75,8 @@ class _Model:
         return self.test.get(who) or {}
 
 
-def spacetime(engine: Engine) -> str:
-    """Return the 4D models of each system, by generation."""
+def spacetime(engine: Engine, store: ArtifactStore) -> str:
+    """Return the 4D models of each system, by generation, and how the last promoted one moves."""
     judged = bool(run(engine, _SINCE_JUDGED).rows)
     systems = _read(engine, judged)
     if not systems:
@@ -87,6 +89,9 @@ def spacetime(engine: Engine) -> str:
         for part, caption in _FACTS.items():
             parts += _facts(models, part, caption)
         parts += [_trajectories(models), *_numbers(engine, models[-1])]
+        promoted = [model for model in models if model.promoted]
+        if promoted:
+            parts += show_motion(engine, store, promoted[-1].key, promoted[-1].sha256)
     return "\n".join(parts)
 
 

@@ -50,6 +50,8 @@ class PropagationSettings:
     buffer : with "select", how many segments can be taken back.
     largest_rollbacks : with "select", how often at one place before the threshold is doubled. More
         take time only: measured on ethanol, 10 end as well as 50.
+    reversible : whether, with "shell", segments of the mean are made to lead back to where they
+        came from, see :mod:`alloop.spacetime.propagation.reversible`.
     rescue : whether a segment that cannot be done is run as ordinary dynamics on the surface.
 
     Raises
@@ -67,6 +69,7 @@ class PropagationSettings:
     largest_threshold: float = 16.0 * EV_PER_KCAL_MOL
     buffer: int = 10
     largest_rollbacks: int = 10
+    reversible: bool = True
     rescue: bool = False
 
     def __post_init__(self) -> None:

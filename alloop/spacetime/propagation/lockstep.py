@@ -19,6 +19,7 @@ from alloop.spacetime.propagation.energy_rules import (
     total_energy,
 )
 from alloop.spacetime.propagation.rescue import run_dynamics
+from alloop.spacetime.propagation.reversible import before_start
 from alloop.spacetime.propagation.venture import Venture
 
 
@@ -117,8 +118,14 @@ class _Steps:
     def by_mean(self, start: Dual, targets: Tensor) -> Attempt:
         """Return what the mean of the ensemble says."""
         venture = self._venture
-        told = forecast(venture.model, *start, until=venture.length)
-        return self._judge(told, targets, torch.full((len(targets),), MEAN))
+        begin = start
+        if venture.settings.rule == "shell" and venture.settings.reversible:
+            begin = before_start(venture.model, start, venture.length)
+        told = forecast(venture.model, *begin, until=venture.length)
+        attempt = self._judge(told, targets, torch.full((len(targets),), MEAN))
+        for part, exact in zip((attempt.positions, attempt.velocities), start, strict=True):
+            part[:, self._asked == 0.0] = exact.unsqueeze(1)
+        return attempt
 
     def by_best_member(self, start: Dual, targets: Tensor) -> Attempt:
         """Return for each replica what the network says that changes the energy least."""
