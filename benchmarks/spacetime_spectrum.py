@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -69,11 +70,17 @@ def main() -> None:
     parser.add_argument("--replicas", type=int, default=8)
     parser.add_argument("--compare", type=float, default=50.0, help="ps")
     parser.add_argument("--duration", type=float, default=0.0, help="ps; without it --compare")
+    parser.add_argument("--networks", type=int, help="use only the first so many, for speed")
     parser.add_argument("--image", type=Path, default=Path("spacetime_spectrum.png"))
     parser.add_argument("--reference", type=Path, help="keeps the reference (.npz), or has it")
     options = parser.parse_args()
     torch.set_num_threads(1)
     model = load_model(options.model)
+    model = replace(
+        model,
+        weights=tuple(w[: options.networks] for w in model.weights),
+        biases=tuple(b[: options.networks] for b in model.biases),
+    )
     trajectories = list(Shard(options.shard))[: options.replicas]
     frame = Frame(np.array(model.numbers), trajectories[0].positions[0])
     surface = CommitteeSurface(find_potential([options.potential], frame).committee, frame.numbers)
@@ -87,7 +94,7 @@ def main() -> None:
     began = time.process_time()
     seen = propagate(
         model, x, v, Regular(duration, INTERVAL), surface=surface,
-        settings=PropagationSettings(rule="shell", rescue=True), sink=tail,
+        settings=PropagationSettings(rule="shell", checks_inside=0, rescue=True), sink=tail,
         on_progress=_Progress(),
     )  # fmt: skip
     seconds = time.process_time() - began
