@@ -244,7 +244,7 @@ def test_a_molecule_that_cannot_give_energy_is_left_alone(model):
 
 
 def test_shell_keeps_the_energy_and_says_what_it_was_before(model, start, surface):
-    settings = PropagationSettings(rule="shell", checks_inside=1)
+    settings = PropagationSettings(rule="shell", checks_inside=1, reversible=False)
     run = propagate(model, *start, Regular(300.0, 2.5), surface=surface, settings=settings)
     free = propagate(model, *start, Regular(300.0, 2.5))
     assert run.reasons == (None,) * 4
