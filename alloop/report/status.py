@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection, Engine, case, func, select
+from sqlalchemy import Connection, Engine, case, func, inspect, select
 
 from alloop.errors import LedgerError
 from alloop_db import schema as t
@@ -13,9 +13,14 @@ from alloop_db import schema as t
 def status(engine: Engine) -> dict[str, Any]:
     """Return a JSON-ready summary: campaign, generations, labels, tasks, errors, 4D models.
 
-    Raises LedgerError if the ledger knows of no campaign yet.
+    Raises LedgerError if the ledger knows of no campaign yet, or is of an older alloop.
     """
     with engine.connect() as connection:
+        if not inspect(connection).has_table(t.SpacetimeProbe.__tablename__):
+            raise LedgerError(
+                "the ledger is of an older alloop: `alloop start` upgrades it, `alloop report`"
+                " shows it as it is"
+            )
         models = _spacetime(connection)
     return progress(engine) | {"spacetime_models": models}
 

@@ -19,6 +19,7 @@ from sqlalchemy import Engine, create_engine, inspect
 from sqlalchemy.exc import IntegrityError
 
 from alloop.errors import LedgerError
+from alloop.report.status import status
 from alloop_db import ledger
 from alloop_db.ledger import LEDGER, known_revisions, open_ledger, open_readonly
 from alloop_db.migrations import statements
@@ -242,3 +243,11 @@ def test_scripts_are_split_at_statements() -> None:
     assert found[-1].endswith("END;")
     with pytest.raises(ValueError, match="has no end: SELECT 1"):
         list(statements("SELECT 1\n"))
+
+
+def test_status_of_a_ledger_before_probes_is_one_line(tmp_path: Path) -> None:
+    shutil.copy(Path(__file__).parent / "ledgers" / "0001.sqlite", tmp_path / LEDGER)
+    with pytest.raises(LedgerError, match="`alloop start` upgrades it"):
+        status(open_readonly(tmp_path))
+    open_ledger(tmp_path, create=False).dispose()
+    assert "spacetime_models" in status(open_readonly(tmp_path))
