@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections import Counter
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Generic, Self, TypeVar
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
@@ -20,14 +21,14 @@ PLAIN_EVERY = 20.0
 """Without a terminal a line is printed at each change of stage and at least this often, s."""
 
 
-class Display:
-    """Shows a campaign while it runs; a context manager."""
+Shown = TypeVar("Shown", Live, Progress)
 
-    def __init__(self, config: Campaign, console: Console) -> None:
-        self._config, self._console = config, console
-        self._live = Live(console=console, refresh_per_second=4) if console.is_terminal else None
-        self._said: tuple[Any, ...] = ()
-        self._said_at = 0.0
+
+class Redrawn(Generic[Shown]):
+    """A context manager around what redraws itself on a terminal and is None elsewhere."""
+
+    def __init__(self, shown: Shown | None) -> None:
+        self._live: Shown | None = shown
 
     def __enter__(self) -> Self:
         if self._live:
@@ -42,6 +43,21 @@ class Display:
     ) -> None:
         if self._live:
             self._live.__exit__(kind, error, trace)
+
+
+def live(console: Console) -> Live | None:
+    """Return what redraws itself, on a terminal."""
+    return Live(console=console, refresh_per_second=4) if console.is_terminal else None
+
+
+class Display(Redrawn[Live]):
+    """Shows a campaign while it runs; a context manager."""
+
+    def __init__(self, config: Campaign, console: Console) -> None:
+        super().__init__(live(console))
+        self._config, self._console = config, console
+        self._said: tuple[Any, ...] = ()
+        self._said_at = 0.0
 
     def say(self, line: str) -> None:
         """Print a line above the display."""

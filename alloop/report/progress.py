@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import time
-from types import TracebackType
-from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from alloop.report.display import PLAIN_EVERY, clock
+from alloop.report.display import PLAIN_EVERY, Redrawn, clock
 
 
-class ProgressDisplay:
+class ProgressDisplay(Redrawn[Progress]):
     """Shows steps done of steps in all; a context manager.
 
     Parameters
@@ -23,29 +21,15 @@ class ProgressDisplay:
     """
 
     def __init__(self, console: Console, title: str) -> None:
+        super().__init__(_bar(console) if console.is_terminal else None)
         self._console, self._title = console, title
-        self._bar = _bar(console) if console.is_terminal else None
-        self._task = None if self._bar is None else self._bar.add_task(title, total=None, text="")
+        self._task = None if self._live is None else self._live.add_task(title, total=None, text="")
         self._began = self._said_at = time.monotonic()
-
-    def __enter__(self) -> Self:
-        if self._bar:
-            self._bar.__enter__()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._bar:
-            self._bar.__exit__(kind, error, trace)
 
     def __call__(self, done: float, total: float, text: str = "") -> None:
         """Show how far the work is, and a few words on it."""
-        if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=done, total=total, text=text)
+        if self._live is not None and self._task is not None:
+            self._live.update(self._task, completed=done, total=total, text=text)
         elif time.monotonic() - self._said_at > PLAIN_EVERY:
             self._said_at = time.monotonic()
             share = f"{100 * done / total:.0f} %" if total else ""

@@ -3,43 +3,27 @@
 from __future__ import annotations
 
 import time
-from types import TracebackType
-from typing import Self
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from alloop.report.display import PLAIN_EVERY, clock
+from alloop.report.display import PLAIN_EVERY, Redrawn, clock, live
 from alloop.training.members import Progress
 from alloop.training.settings import Epoch
 
 _HEADS = ("member", "epoch", "step", "rate", "loss", "validation energy", "force", "time")
 
 
-class TrainingDisplay:
+class TrainingDisplay(Redrawn[Live]):
     """Shows how far each member is; a context manager."""
 
     def __init__(self, console: Console) -> None:
+        super().__init__(live(console))
         self._console = console
-        self._live = Live(console=console, refresh_per_second=4) if console.is_terminal else None
         self._rows: dict[int, tuple[str, ...]] = {}
         self._began: dict[int, float] = {}
         self._said_at = time.monotonic()
-
-    def __enter__(self) -> Self:
-        if self._live:
-            self._live.__enter__()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._live:
-            self._live.__exit__(kind, error, trace)
 
     def say(self, line: str) -> None:
         """Print a line above the display."""

@@ -10,7 +10,7 @@ from alloop.potentials.committee import load_committee
 from alloop.spacetime.files import load_model, save_model
 from alloop.spacetime.judging.disagreement import calibrate_thresholds
 from alloop.spacetime.judging.gate import Gate, judge
-from alloop.spacetime.learning.fit import FittedModel, fit
+from alloop.spacetime.learning.fit import FittedModel, can_go_on, fit
 from alloop.spacetime.learning.settings import FitSettings
 from alloop.spacetime.learning.sources import Source, gather
 from alloop.spacetime.surface import CommitteeSurface
@@ -120,28 +120,17 @@ def _fit(
         windows=wanted["windows"],
         energy_weight=wanted["energy_weight"],
     )
+    # Settings may have changed since the model in use was made.
+    same = in_use is not None and can_go_on(in_use, data.numbers, settings, data.timestep)
     return fit(
         data,
         settings,
         spec["seed"],
-        initial=_initial(in_use, settings, wanted["interval"]),
+        initial=in_use if same else None,
         surface=surface,
         checkpoint=workspace.parts / "checkpoint.pt",
         on_progress=lambda done, total, loss: workspace.progress(done, total, f"loss {loss:.4f}"),
     )
-
-
-def _initial(
-    in_use: SpacetimeModel | None, settings: FitSettings, interval: float
-) -> SpacetimeModel | None:
-    """Return the model in use to go on from, unless the settings have changed since."""
-    if in_use is None:
-        return None
-    hidden = tuple(weight.shape[-1] for weight in in_use.weights[:-1])
-    has = (in_use.cutoff, in_use.n_members, hidden, in_use.basis.size)
-    size = settings.n_functions(round(settings.cutoff / interval))
-    wants = (settings.cutoff, settings.members, settings.hidden, size)
-    return in_use if has == wants else None
 
 
 def _judge(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -28,7 +29,7 @@ class Output:
     penalty: Tensor | None = None
 
 
-class Network(nn.Module):
+class Network(nn.Module, ABC):
     """Base of all graph networks; subclasses define ``forward(graph) -> Output``.
 
     ``scale`` (n_elements,) eV and ``shift`` (n_elements,) eV turn what the network gives for an
@@ -40,9 +41,9 @@ class Network(nn.Module):
         self.scale = nn.Parameter(torch.ones(n_elements))
         self.shift = nn.Parameter(torch.zeros(n_elements))
 
+    @abstractmethod
     def forward(self, graph: Graph) -> Output:
         """Return the energies of a batch."""
-        raise NotImplementedError
 
     def calibrate(self, sample: Graph) -> None:
         """Set the buffers that depend on a sample of the training frames; most have none."""

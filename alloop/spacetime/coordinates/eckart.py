@@ -11,6 +11,7 @@ where the rows of U are the principal axes of the motion in the data, mass-weigh
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -30,8 +31,52 @@ SAME_MISFIT = 2.0
 """Frames that fit the reference worse than others, by this ratio of squares, are an isomer."""
 
 
+class Displacements(ABC):
+    """What displacements from a reference, in a body-fixed frame, have in common."""
+
+    __slots__ = ()
+    masses: Tensor
+
+    @property
+    def n_atoms(self) -> int:
+        """Number of atoms."""
+        return len(self.masses)
+
+    @property
+    @abstractmethod
+    def n_coordinates(self) -> int:
+        """Number of coordinates."""
+
+    @property
+    def kinds(self) -> dict[str, slice]:
+        """All coordinates are displacements."""
+        return {"displacement": slice(0, self.n_coordinates)}
+
+    @property
+    def angular(self) -> slice:
+        """No coordinate is an angle."""
+        return slice(self.n_coordinates, self.n_coordinates)
+
+    @property
+    def oriented(self) -> bool:
+        """Displacements in a body-fixed frame describe the shape alone."""
+        return False
+
+    def same_isomer(self, positions: Tensor, others: Tensor) -> bool:
+        """Tell whether frames (n_frames, n_atoms, 3) fit the reference about as well as others."""
+        return self._misfit(positions) <= SAME_MISFIT * self._misfit(others) + 1e-9
+
+    def handedness(self, coordinates: Tensor) -> Tensor:
+        """Return (..., 0): displacements know of no centres."""
+        return coordinates[..., :0].to(torch.complex128)
+
+    @abstractmethod
+    def _misfit(self, frames: Tensor) -> float:
+        """Return the mean square displacement of frames from the reference, Å²."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
-class EckartFrame:
+class EckartFrame(Displacements):
     """Displacements from a reference that is not straight.
 
     Attributes
@@ -57,29 +102,9 @@ class EckartFrame:
         check_basis(self.basis, _rigid_motions(self.masses, self.reference))
 
     @property
-    def n_atoms(self) -> int:
-        """Number of atoms."""
-        return len(self.masses)
-
-    @property
     def n_coordinates(self) -> int:
         """Number of coordinates, 3N - 6."""
         return len(self.basis)
-
-    @property
-    def kinds(self) -> dict[str, slice]:
-        """All coordinates are displacements."""
-        return {"displacement": slice(0, self.n_coordinates)}
-
-    @property
-    def angular(self) -> slice:
-        """No coordinate is an angle."""
-        return slice(self.n_coordinates, self.n_coordinates)
-
-    @property
-    def oriented(self) -> bool:
-        """Displacements in a body-fixed frame describe the shape alone."""
-        return False
 
     @property
     def axial(self) -> bool:
@@ -118,14 +143,6 @@ class EckartFrame:
     def fold(self, start: Dual, motion: Dual) -> tuple[Dual, Dual]:
         """Return starts and motion as they are."""
         return start, motion
-
-    def same_isomer(self, positions: Tensor, others: Tensor) -> bool:
-        """Tell whether frames (n_frames, n_atoms, 3) fit the reference about as well as others."""
-        return fits_as_well(self._misfit(positions), self._misfit(others))
-
-    def handedness(self, coordinates: Tensor) -> Tensor:
-        """Return (..., 0): displacements know of no centres."""
-        return coordinates[..., :0].to(torch.complex128)
 
     def definition(self) -> Mapping[str, Any]:
         """Return all numbers, plain JSON."""
@@ -196,11 +213,6 @@ def weights_of(masses: Tensor) -> Tensor:
 def mean_square(displacements: Tensor) -> float:
     """Return the mean square displacement per atom, Å²."""
     return float(displacements.square().sum(dim=-1).mean())
-
-
-def fits_as_well(misfit: float, usual: float) -> bool:
-    """Tell whether a mean square displacement, Å², is about as small as the usual one."""
-    return misfit <= SAME_MISFIT * usual + 1e-9
 
 
 def check_shapes(

@@ -19,10 +19,10 @@ from torch import Tensor
 
 from alloop.spacetime.coordinates.eckart import (
     N_ALIGNMENTS,
+    Displacements,
     central_frame,
     check_basis,
     check_shapes,
-    fits_as_well,
     mean_square,
     principal_basis,
     weights_of,
@@ -35,7 +35,7 @@ BEND_TIME = 10.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class StraightFrame:
+class StraightFrame(Displacements):
     """Displacements from a straight reference, stretches first, then bends in x, then in y.
 
     Attributes
@@ -66,29 +66,9 @@ class StraightFrame:
         check_basis(self.bends, rigid)
 
     @property
-    def n_atoms(self) -> int:
-        """Number of atoms."""
-        return len(self.masses)
-
-    @property
     def n_coordinates(self) -> int:
         """Number of coordinates, 3N - 5."""
         return 3 * self.n_atoms - 5
-
-    @property
-    def kinds(self) -> dict[str, slice]:
-        """All coordinates are displacements."""
-        return {"displacement": slice(0, self.n_coordinates)}
-
-    @property
-    def angular(self) -> slice:
-        """No coordinate is an angle."""
-        return slice(self.n_coordinates, self.n_coordinates)
-
-    @property
-    def oriented(self) -> bool:
-        """Displacements in a body-fixed frame do not tell how the axis stands."""
-        return False
 
     @property
     def axial(self) -> bool:
@@ -119,14 +99,6 @@ class StraightFrame:
         """Return starts (n, ...) and motion (n, n_steps, ...) in the starts' own views."""
         view = self._view(start)
         return self._turned(start, view), self._turned(motion, view[:, None])
-
-    def same_isomer(self, positions: Tensor, others: Tensor) -> bool:
-        """Tell whether frames (n_frames, n_atoms, 3) fit the reference about as well as others."""
-        return fits_as_well(self._misfit(positions), self._misfit(others))
-
-    def handedness(self, coordinates: Tensor) -> Tensor:
-        """Return (..., 0): a straight molecule has no centres."""
-        return coordinates[..., :0].to(torch.complex128)
 
     def definition(self) -> Mapping[str, Any]:
         """Return all numbers, plain JSON."""

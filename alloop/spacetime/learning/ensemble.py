@@ -168,8 +168,8 @@ class _Course:
         self._optimiser.step()
 
     def judge(self, validation_loss: float) -> None:
-        """Keep the present layers if they are the best so far; without a judge the last are."""
-        if math.isnan(validation_loss) or not self.best_loss <= validation_loss:
+        """Keep the present layers if they are the best so far; the last, if nobody judges (NaN)."""
+        if math.isnan(self.best_loss) or validation_loss < self.best_loss:
             self.best, self.best_loss = self.snapshot(), validation_loss
 
     def snapshot(self) -> Layers:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from alloop import seeds
@@ -100,10 +101,6 @@ class _Lesson:
         """Return normalised features and the coefficients to be had from them."""
         return model.normalised(self.starts, self.rates), self.wanted
 
-    def as_arrays(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return starts, rates and the coefficients of the motion."""
-        return self.starts, self.rates, self.wanted
-
     def for_networks(self, model: SpacetimeModel) -> Sample:
         """Return what the polynomial of a model leaves to its networks."""
         inputs, wanted = self.as_seen_by(model)
@@ -162,15 +159,24 @@ def fit(
     untrained = _untrained(problem, lesson, held_out, settings, generator, initial)
     untrained = replace(untrained, metadata=_metadata(data, settings, seed))
     scale = untrained.coefficient_scale
-    file = None
-    if checkpoint is not None:
-        owner = identity(data, settings, seed, untrained.weights, untrained.polynomial)
-        file = CheckpointFile(checkpoint, owner, checkpoint_s)
     energy_loss = None
     if surface is not None and settings.energy_weight > 0:
         energy_loss = EnergyLoss(
-            problem.internal, problem.basis, scale, surface, *lesson.as_arrays()
+            problem.internal,
+            problem.basis,
+            scale,
+            surface,
+            lesson.starts,
+            lesson.rates,
+            lesson.wanted,
         )
+    file = None
+    if checkpoint is not None:
+        sample_energies = None
+        if surface is not None and energy_loss is not None:  # they tell one potential from another
+            sample_energies = surface.energies(torch.tensor(data.frames(usable["train"], 1)))
+        content = data, settings, seed, untrained.weights, untrained.polynomial, sample_energies
+        file = CheckpointFile(checkpoint, identity(*content), checkpoint_s)
     (weights, biases), course = train(
         (untrained.weights, untrained.biases),
         lesson.for_networks(untrained),
@@ -190,6 +196,33 @@ def fit(
         for split in ("validation", "test")
     )
     return FittedModel(model, course, validation, test, "" if file is None else file.note)
+
+
+def can_go_on(
+    initial: SpacetimeModel, numbers: NDArray[np.int64], settings: FitSettings, timestep: float
+) -> bool:
+    """Return whether a fit with these settings can go on from a model.
+
+    ``numbers`` (n_atoms,) are the atoms of the trajectories, ``timestep`` the time between their
+    frames, fs.
+    """
+    return _has(initial) == _wants(numbers, settings, timestep)
+
+
+def _has(model: SpacetimeModel) -> tuple[object, ...]:
+    hidden = tuple(weight.shape[-1] for weight in model.weights[:-1])
+    dummies = model.internal.oriented
+    return model.numbers, model.cutoff, model.n_members, hidden, model.basis.size, dummies
+
+
+def _wants(
+    numbers: NDArray[np.int64], settings: FitSettings, timestep: float
+) -> tuple[object, ...]:
+    size = settings.n_functions(round(settings.cutoff / timestep))
+    dummies = settings.coordinates == "dummies"
+    hidden = tuple(settings.hidden)
+    atoms = tuple(int(z) for z in numbers)
+    return atoms, settings.cutoff, settings.members, hidden, size, dummies
 
 
 def _usable(data: TrajectorySet, cutoff: float) -> dict[str, list[int]]:
@@ -228,29 +261,18 @@ def _pose(
         )
         basis = TimeBasis.orthonormal(settings.cutoff, times, size)
     else:
-        _check_initial(initial, data, settings, size)
+        if not can_go_on(initial, data.numbers, settings, data.timestep):
+            raise SpacetimeError(
+                "4D fit: the initial model has other (numbers, cutoff, members, hidden, basis size,"
+                f" dummies) than asked for, {_has(initial)} against"
+                f" {_wants(data.numbers, settings, data.timestep)}; fit without it"
+            )
         internal, basis = initial.internal, initial.basis
     operations = find_operations(internal, data.numbers, frames)
     if not settings.augment:
         operations = operations[:1]
     isomers = find_isomers(internal, data.numbers, frames)
     return _Problem(data, internal, isomers, basis, times, operations, settings.augment)
-
-
-def _check_initial(
-    initial: SpacetimeModel, data: TrajectorySet, settings: FitSettings, size: int
-) -> None:
-    hidden = tuple(weight.shape[-1] for weight in initial.weights[:-1])
-    dummies = initial.internal.oriented
-    has = initial.numbers, initial.cutoff, initial.n_members, hidden, initial.basis.size, dummies
-    numbers = tuple(int(z) for z in data.numbers)
-    wants_dummies = settings.coordinates == "dummies"
-    wants = numbers, settings.cutoff, settings.members, tuple(settings.hidden), size, wants_dummies
-    if has != wants:
-        raise SpacetimeError(
-            "4D fit: the initial model has other (numbers, cutoff, members, hidden, basis size,"
-            f" dummies) than asked for, {has} against {wants}; fit without it"
-        )
 
 
 def _untrained(

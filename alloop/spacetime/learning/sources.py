@@ -127,8 +127,9 @@ def gather(
     kept, left_out = [], []
     shards: dict[Path, Shard] = {}
     for source in sources:
-        shard = shards.setdefault(source.shard, Shard(source.shard))
-        trajectory = shard.read(source.replica)
+        if source.shard not in shards:
+            shards[source.shard] = Shard(source.shard)
+        trajectory = shards[source.shard].read(source.replica)
         reason = _reason(trajectory, shortest)
         if reason is None:
             kept.append(_Kept.of(source, trajectory))

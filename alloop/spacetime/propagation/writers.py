@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -70,7 +71,7 @@ def digest(model: SpacetimeModel) -> str:
     return content.hexdigest()
 
 
-class _Writer:
+class _Writer(ABC):
     """Holds frames back until there are enough, and finishes files under their names."""
 
     def __init__(self) -> None:
@@ -99,8 +100,8 @@ class _Writer:
         )
         self._write(Block(replica, held[0].first, *parts))
 
-    def _write(self, block: Block) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _write(self, block: Block) -> None: ...
 
 
 class Hdf5Writer(_Writer):
