@@ -22,6 +22,7 @@ import numpy as np
 from sqlalchemy import Engine, insert
 
 from alloop.artifacts import ArtifactStore
+from alloop.campaign.methods import method_of
 from alloop.campaign.plan import plan
 from alloop.config.load import load
 from alloop.config.model import Campaign
@@ -126,7 +127,7 @@ def _cycle(store: Store, config: Campaign, repeats: int) -> float:
 
     times = []
     for need in store.state().needs[:repeats]:
-        spec = {"frames": [], "retries": 2, "method": specs.method(config)}
+        spec = {"frames": [], "retries": 2, "method": method_of(config, config.tiers[0])}
         intent = specs.intent("label", spec | {"frame": need.frame_key}, 0, [need.label_id])
         result = {"labels": [_label(need.frame_key, len(need.positions))]}
         envelope = {

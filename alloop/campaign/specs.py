@@ -11,8 +11,8 @@ from typing import Any
 
 from alloop import seeds
 from alloop.acquisition.splits import Split, assign_splits
-from alloop.config.model import AniMethod, AseMethod, Campaign, Members, Route, Train
-from alloop.reference.method import MethodSpec
+from alloop.campaign.methods import method_of
+from alloop.config.model import Campaign, Members, Route, Train
 from alloop_db.queue import TaskIntent
 from alloop_db.state import (
     CampaignState,
@@ -60,7 +60,7 @@ def prepare(config: Campaign, system: SystemState) -> TaskIntent:
     )
     spec = {
         "system": system.record,
-        "method": method(config),
+        "method": method_of(config, config.tiers[0]),
         "sampler": initial.sampler,
         "modes": modes or initial.sampler != "rattle",
         "temperature": initial.temperature,
@@ -69,23 +69,6 @@ def prepare(config: Campaign, system: SystemState) -> TaskIntent:
         "seed": seeds.integer(config.campaign.seed, "initial", name),
     }
     return intent("prepare", spec, 0)
-
-
-def method(config: Campaign) -> dict[str, Any]:
-    """Return the reference method, with the spin treatment that the systems demand.
-
-    A campaign has one level of theory: one open shell makes all of its labels spin-polarised,
-    which leaves closed shells unchanged.
-    """
-    chosen = config.tiers[0].method
-    if isinstance(chosen, AseMethod):
-        options = {"calculator": chosen.calculator, "kwargs": chosen.kwargs, "info": chosen.info}
-        return MethodSpec(chosen.engine, chosen.name, options).to_json()
-    if isinstance(chosen, AniMethod):
-        return MethodSpec(chosen.engine, chosen.model).to_json()
-    most = max(system.multiplicity for system in config.systems.values())
-    spec = MethodSpec(chosen.engine, chosen.model)
-    return MethodSpec(chosen.engine, spec.level_of_theory(most)).to_json()
 
 
 def explore(
@@ -232,7 +215,7 @@ def labels(config: Campaign, state: CampaignState, slots: int) -> list[TaskInten
                 return intents
             spec = {
                 "system": system.record,
-                "method": method(config),
+                "method": method_of(config, config.tiers[0]),
                 "retries": tier.retries,
                 "frames": [_frame_record(need) for need in chunk],
             }

@@ -11,7 +11,7 @@ from sqlalchemy import func, select
 import alloop
 from alloop.artifacts import ArtifactStore
 from alloop.campaign.driver import PAUSE, Driver, Observer, recover
-from alloop.campaign.specs import method
+from alloop.campaign.methods import method_of
 from alloop.campaign.verdict import Verdict
 from alloop.config.load import LoadedCampaign
 from alloop.config.resolved import check_changes, digest, resolved
@@ -79,7 +79,7 @@ def _check_method(loaded: LoadedCampaign) -> None:
 
     An ASE calculator is left alone: its program may exist on the workers only.
     """
-    spec = MethodSpec.from_json(method(loaded.config))
+    spec = MethodSpec.from_json(method_of(loaded.config, loaded.config.tiers[0]))
     if spec.engine == "ase":
         return
     problems = []
@@ -105,8 +105,8 @@ def _begin(loaded: LoadedCampaign, store: Store, say: Say) -> Verdict | list[str
         version=alloop.__version__,
         systems=loaded.structures,
         tier=config.tiers[0].id,
-        method=method(config),
-        levels_of_theory=[method(config)["model"]],
+        method=method_of(config, config.tiers[0]),
+        levels_of_theory=[method_of(config, config.tiers[0])["model"]],
     )
     if created:
         say(f"new campaign {config.campaign.name} in {loaded.directory}")

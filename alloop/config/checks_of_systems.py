@@ -13,7 +13,8 @@ from alloop.errors import FrameError
 from alloop.frames import check_spin
 
 if TYPE_CHECKING:
-    from alloop.config.model import AseMethod, Campaign, System, Tier
+    from alloop.config.methods import AseMethod
+    from alloop.config.model import Campaign, System, Tier
     from alloop.config.structures import Geometry
 
 LARGEST_GFN_ELEMENT: Final = 86

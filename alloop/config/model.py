@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     Field,
-    JsonValue,
     ModelWrapValidatorHandler,
     StringConstraints,
     field_validator,
@@ -20,13 +19,13 @@ from pydantic_core import PydanticCustomError
 
 from alloop.config.exploring import Explore, Health, Initial, Route
 from alloop.config.learning import Members, Probe, Select, Spacetime, Train
+from alloop.config.methods import Method
 from alloop.config.quantities import FORCE, WALL_TIME, Quantity
 from alloop.config.section import Id, Many, Section, Text
 
 __all__ = [
-    "AniMethod", "AseMethod", "Budget", "Campaign", "CampaignSection", "Explore", "Health",
-    "Initial", "Members", "Method", "Probe", "Route", "Select", "Spacetime", "Stop", "System",
-    "Target", "TbliteMethod", "Tier", "Train", "XtbMethod",
+    "Budget", "Campaign", "CampaignSection", "Explore", "Health", "Initial", "Members", "Method",
+    "Probe", "Route", "Select", "Spacetime", "Stop", "System", "Target", "Tier", "Train",
 ]  # fmt: skip
 
 Name = Annotated[
@@ -83,53 +82,6 @@ class Target(Section):
     confidence: float = Field(
         default=0.95, gt=0.5, lt=1.0, description="Confidence level of every interval."
     )
-
-
-class TbliteMethod(Section):
-    """GFN-xTB through tblite; open shells are spin-polarised."""
-
-    engine: Literal["tblite"] = Field(description="Program that computes the labels.")
-    model: Literal["GFN2-xTB", "GFN1-xTB"] = Field(default="GFN2-xTB", description="Hamiltonian.")
-
-
-class XtbMethod(Section):
-    """GFN-xTB through xtb-python."""
-
-    engine: Literal["xtb"] = Field(description="Program that computes the labels.")
-    model: Literal["GFN2-xTB", "GFN1-xTB"] = Field(default="GFN2-xTB", description="Hamiltonian.")
-
-
-class AniMethod(Section):
-    """A published ANI ensemble as reference: the mean of its members."""
-
-    engine: Literal["ani"] = Field(description="Program that computes the labels.")
-    model: Literal["ANI-1x", "ANI-1ccx", "ANI-2x"] = Field(
-        default="ANI-1ccx",
-        description="Published model. TorchANI fetches it, or finds it in $TORCHANI_DATA_DIR.",
-    )
-
-
-class AseMethod(Section):
-    """Any ASE calculator, named by its import path."""
-
-    engine: Literal["ase"] = Field(description="Program that computes the labels.")
-    calculator: Annotated[
-        str, StringConstraints(strict=True, pattern=r"^[A-Za-z][\w.]*:[A-Za-z]\w*$")
-    ] = Field(description="Import path of the calculator class, as package.module:Class.")
-    kwargs: dict[str, JsonValue] = Field(
-        default_factory=dict,
-        description="Keyword arguments of the calculator; the values '{charge}' and"
-        " '{multiplicity}' stand for the system's. Default: none.",
-    )
-    info: dict[str, JsonValue] = Field(
-        default_factory=dict,
-        description="Entries of `Atoms.info`, from which some calculators take charge and spin;"
-        " values as in kwargs. Default: none.",
-    )
-    name: Text = Field(description="Name of the level of theory, stored with every label.")
-
-
-Method = Annotated[TbliteMethod | XtbMethod | AniMethod | AseMethod, Field(discriminator="engine")]
 
 
 class Budget(Section):
