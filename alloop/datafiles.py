@@ -98,7 +98,7 @@ def read_dataset(path: Path, keys: Keys, convention: Convention) -> Reading:
         or not finite, atoms lie on one another, the spin is impossible.
 
     """
-    raw = [_in_our_units(_without_padding(frame), convention) for frame in read_raw(path, keys)]
+    raw = [_in_our_units(without_padding(frame), convention) for frame in read_raw(path, keys)]
     frames: list[Frame] = []
     sound: list[RawFrame] = []
     faults: dict[str, str] = {}
@@ -109,12 +109,12 @@ def read_dataset(path: Path, keys: Keys, convention: Convention) -> Reading:
         except (FrameError, DataError) as error:
             faults[one.place] = str(error)
     if faults and not (convention.drop_bad and sound):
-        raise DataError(f"{path}: {_summary(faults, len(raw))}")
+        raise DataError(f"{path}: {describe_faults(faults, len(raw))}")
     if not any(one.energy for one in sound):
         raise DataError(f"{path}: every energy is 0: these are no labels")
     if not any(one.forces is not None and one.forces.any() for one in sound):
         raise DataError(f"{path}: every force is 0: these are no labels")
-    notes = [f"left out: {_summary(faults, len(raw))}"] if faults else []
+    notes = [f"left out: {describe_faults(faults, len(raw))}"] if faults else []
     notes += _assumptions(sound, frames, convention)
     groups = [one.group if one.group is not None else f"frame {one.place}" for one in sound]
     data = Dataset(
@@ -129,7 +129,8 @@ def read_dataset(path: Path, keys: Keys, convention: Convention) -> Reading:
     return Reading(data, tuple(notes))
 
 
-def _without_padding(raw: RawFrame) -> RawFrame:
+def without_padding(raw: RawFrame) -> RawFrame:
+    """Return a frame without the atoms of number 0, which only fill arrays up."""
     there = raw.numbers != 0
     if there.all():
         return raw
@@ -250,7 +251,7 @@ def _odd_forces(raw: Sequence[RawFrame]) -> list[str]:
     return [f"{text} of energy?"]
 
 
-def _summary(faults: Mapping[str, str], n_frames: int) -> str:
+def describe_faults(faults: Mapping[str, str], n_frames: int) -> str:
     """Return one line: how many frames have which fault, and where the first of them stand."""
     kinds = Counter(faults.values())
     parts = []

@@ -26,7 +26,7 @@ class Dataset:
     ----------
     frames : the geometries.
     energies : (n_frames,) eV.
-    forces : for each frame (n_atoms, 3), eV/Å.
+    forces : for each frame (n_atoms, 3), eV/Å; all NaN where the label is an energy only.
     splits : for each frame train, validation or audit.
     systems : for each frame the id of its system.
     groups : for each frame the trajectory it comes from: frames of one group are correlated.
@@ -45,6 +45,11 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.frames)
+
+    @property
+    def has_forces(self) -> NDArray[np.bool_]:
+        """Which frames have forces, (n_frames,); the others are labelled with an energy only."""
+        return np.array([not np.isnan(force).any() for force in self.forces], np.bool_)
 
     def subset(self, chosen: NDArray[np.bool_]) -> Dataset:
         """Return the frames at which ``chosen`` (n_frames,) is true."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf")
+USUAL = (("REF_energy", "REF_forces"), ("energy", "forces"))
+"""Names of labels in what alloop exports, and in what a calculator of ASE leaves behind."""
 _SHOWN = 30
 """Names of a file that an error lists."""
 
@@ -67,10 +69,15 @@ class RawFrame:
     charge: float | None
     multiplicity: float | None
     group: str | None
+    level_of_theory: str | None = None
 
 
-def read_raw(path: Path, keys: Keys) -> list[RawFrame]:
+def read_raw(path: Path, keys: Keys, *, returned: bool = False) -> list[RawFrame]:
     """Read all frames of a file.
+
+    With ``returned``, for labels that come back from elsewhere, forces may be missing, and in
+    files that ASE reads labels without a name given are taken from the one of the ``USUAL`` places
+    that is filled.
 
     Raises
     ------
@@ -84,17 +91,17 @@ def read_raw(path: Path, keys: Keys) -> list[RawFrame]:
     if path.stat().st_size == 0:
         raise DataError(f"{path} is empty")
     if path.suffix == ".npz":
-        return _read_npz(path, keys)
+        return _read_npz(path, keys, returned)
     if path.suffix in HDF5_SUFFIXES:
-        return _read_hdf5(path, keys)
-    return _read_with_ase(path, keys)
+        return _read_hdf5(path, keys, returned)
+    return _read_with_ase(path, keys, returned)
 
 
-def _read_npz(path: Path, keys: Keys) -> list[RawFrame]:
+def _read_npz(path: Path, keys: Keys, returned: bool) -> list[RawFrame]:
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             names = list(archive.files)
-            _check_names(path, keys, names)
+            _check_names(path, keys, names, returned)
             arrays = {name: archive[name] for name in _wanted(keys) if name in names}
     except DataError:
         raise
@@ -108,12 +115,12 @@ def _read_npz(path: Path, keys: Keys) -> list[RawFrame]:
     return list(_frames(path, "", keys, arrays))
 
 
-def _read_hdf5(path: Path, keys: Keys) -> list[RawFrame]:
+def _read_hdf5(path: Path, keys: Keys, returned: bool) -> list[RawFrame]:
     try:
         with h5py.File(path, "r") as file:
             groups = list(_groups(file))
             names = dict.fromkeys(name for group in groups for name, _ in _datasets(group))
-            _check_names(path, keys, list(names))
+            _check_names(path, keys, list(names), returned)
             frames: list[RawFrame] = []
             for group in groups:
                 arrays = {
@@ -142,9 +149,10 @@ def _wanted(keys: Keys) -> set[str]:
     return {name for name in names if name is not None}
 
 
-def _check_names(path: Path, keys: Keys, names: list[str]) -> None:
+def _check_names(path: Path, keys: Keys, names: list[str], returned: bool) -> None:
     """Raise DataError unless what a file of arrays must hold is named and there."""
-    for what in ("positions", "numbers", "energy", "forces"):
+    needed = ("positions", "numbers", "energy") + (() if returned else ("forces",))
+    for what in needed:
         if getattr(keys, what) is None:
             raise DataError(f"{path}: no name is given for the {what}; {_listed(names)}")
     for name in sorted(_wanted(keys)):
@@ -263,7 +271,7 @@ def _atomic_numbers(where: str, array: NDArray[Any]) -> NDArray[np.int64]:
     return np.array([atomic_numbers[name] for name in names]).reshape(array.shape)
 
 
-def _read_with_ase(path: Path, keys: Keys) -> list[RawFrame]:
+def _read_with_ase(path: Path, keys: Keys, returned: bool) -> list[RawFrame]:
     named = [what for what in ("positions", "numbers", "cell") if getattr(keys, what) is not None]
     if named:
         raise DataError(
@@ -284,7 +292,11 @@ def _read_with_ase(path: Path, keys: Keys) -> list[RawFrame]:
     if all(_by_type(atoms) for atoms in images):
         raise DataError(f"{path} has numbers of types, no elements: write it with elements")
     for_frame, for_atoms = _names_of(images)
+    if returned:
+        keys = _with_usual_names(path, keys, for_frame, for_atoms)
     known = {"energy": for_frame, "forces": for_atoms}
+    if returned and keys.forces is None:
+        del known["forces"]
     for what, names in known.items():
         name = getattr(keys, what)
         if name is None or name not in names:
@@ -296,6 +308,23 @@ def _read_with_ase(path: Path, keys: Keys) -> list[RawFrame]:
         if name is not None and name not in for_frame:
             raise DataError(f"{path} has no {name!r} for its frames; {_listed(for_frame)}")
     return [_from_atoms(path, str(i), atoms, keys) for i, atoms in enumerate(images)]
+
+
+def _with_usual_names(
+    path: Path, keys: Keys, for_frame: Sequence[str], for_atoms: Sequence[str]
+) -> Keys:
+    """Fill in the usual names of labels; raise DataError where two places hold some."""
+    found = [pair for pair in USUAL if pair[0] in for_frame]
+    if keys.energy is not None or not found:
+        return keys
+    if len(found) > 1:
+        listed = " and ".join(energy for energy, _ in found)
+        raise DataError(
+            f"{path} has labels in two places, {listed}: say which with --energy-key and"
+            " --forces-key"
+        )
+    energy, forces = found[0]
+    return replace(keys, energy=energy, forces=forces if forces in for_atoms else keys.forces)
 
 
 def _by_type(atoms: Atoms) -> bool:
@@ -329,6 +358,7 @@ def _from_atoms(path: Path, place: str, atoms: Atoms, keys: Keys) -> RawFrame:
                 f"{where}: forces {keys.forces!r} have shape {forces.shape}, want {len(atoms)} x 3"
             )
     group = atoms.info.get(keys.group) if keys.group else None
+    level = atoms.info.get("level_of_theory")
     return RawFrame(
         place=place,
         numbers=atoms.numbers.astype(np.int64),
@@ -342,6 +372,7 @@ def _from_atoms(path: Path, place: str, atoms: Atoms, keys: Keys) -> RawFrame:
             where, "multiplicity", atoms.info.get(keys.multiplicity or "multiplicity")
         ),
         group=None if group is None else str(group),
+        level_of_theory=None if level is None else str(level),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +13,8 @@ from ase.data import chemical_symbols
 from alloop.errors import FrameError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
 QUANTUM = 1e-8
@@ -113,14 +115,16 @@ class Label:
     frame_key : content hash of the frame.
     method : name of the level of theory.
     energy : eV.
-    forces : (n_atoms, 3) float64, eV/Å.
+    forces : (n_atoms, 3) float64, eV/Å; None where the method gives energies alone.
+    diagnostics : what the engine says of its answer, such as ``n_basis`` or ``t1``, by name.
 
     """
 
     frame_key: str
     method: str
     energy: float
-    forces: NDArray[np.float64]
+    forces: NDArray[np.float64] | None
+    diagnostics: Mapping[str, float] = field(default_factory=dict)
 
 
 def check_spin(numbers: NDArray[np.int64], charge: int, multiplicity: int) -> None:

@@ -62,8 +62,8 @@ def main() -> None:
 
 def _store(folder: Path, config: Campaign, structures: dict[str, Any]) -> Store:
     store = Store(open_ledger(folder, create=True), ArtifactStore(folder / "artifacts"))
-    method = config.tiers[0].method.model_dump()
-    store.create("bench", 1, "0", structures, "xtb", method, ["GFN2-xTB"])
+    tier = config.tiers[0]
+    store.create("bench", 1, "0", structures, {tier.id: method_of(config, tier)})
     return store
 
 

@@ -23,7 +23,7 @@ from alloop.datasets import Dataset, load_dataset
 from alloop.report.plots import Point, learning_curve
 from alloop.report.status import status
 from alloop_db.ledger import open_readonly
-from alloop_tasks.evaluate import frame_errors, judge_audit
+from alloop_tasks.evaluate import frame_errors, judge
 
 
 def main() -> None:
@@ -56,7 +56,7 @@ def _curve(directory: Path) -> list[dict[str, Any]]:
             "generation": entry["generation"],
             "labels": entry["training_labels"],
             "then": entry["errors"].get("audit"),
-            "now": judge_audit(_members(directory, entry["generation"]), audit),
+            "now": judge(_members(directory, entry["generation"]), audit),
         }
         for entry in status(open_readonly(directory))["generations"]
         if entry["training_labels"]

@@ -9,7 +9,9 @@ Reference: as many ps of velocity Verlet on the same potential, steps of 0.5 fs,
 starts. Both are seen every fs. Similarity is Pearson's correlation over 0-4000 cm^-1, always beside
 its floor: the same score between two halves of the reference. The first table compares sets of
 starts, the second the first and second half of the time of every start by itself, so that all of
-it is at one energy. Energies are those of the potential.
+it is at one energy. Energies are those of the potential. A longer propagation is judged all along
+as well, in windows of ``--compare`` ps: the second half of each against the first of the reference,
+and where the kinetic energy is.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from ase.data import chemical_symbols
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -61,6 +64,46 @@ class Tail:
         self.last[block.replica] = block.positions[-1], block.velocities[-1]
 
 
+class Windows:
+    """Looks at each window of a propagation as soon as it is whole.
+
+    ``shares`` and ``spectra`` are of each replica's windows: shares of the kinetic energy by atom,
+    and the spectrum of the second half.
+    """
+
+    def __init__(self, n_replicas: int, masses: NDArray[np.float64], n_frames: int) -> None:
+        self._buffer = np.empty((n_replicas, n_frames, len(masses), 3), dtype=np.float32)
+        self._masses = masses
+        self.shares: list[list[NDArray[np.float64]]] = [[] for _ in range(n_replicas)]
+        self.spectra: list[list[Spectrum]] = [[] for _ in range(n_replicas)]
+
+    def __call__(self, block: Block) -> None:
+        """Take some frames; the start belongs to no window."""
+        n_frames = self._buffer.shape[1]
+        frames = block.velocities.numpy()
+        place = block.first - 1 + np.arange(len(frames))
+        for window in np.unique(place[place >= 0] // n_frames):
+            mine = place // n_frames == window
+            inside = place[mine] - window * n_frames
+            self._buffer[block.replica, inside] = frames[mine]
+            if inside[-1] == n_frames - 1:
+                self._close(block.replica)
+
+    def _close(self, replica: int) -> None:
+        velocities = self._buffer[replica].astype(np.float64)
+        self.shares[replica].append(kinetic_shares(velocities, self._masses))
+        half = len(velocities) // 2
+        self.spectra[replica] += power_spectra([velocities[half:]], self._masses, INTERVAL)
+
+
+def kinetic_shares(
+    velocities: NDArray[np.float64], masses: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the share of the kinetic energy (n_atoms,) of (n_frames, n_atoms, 3) velocities."""
+    each: NDArray[np.float64] = masses * np.square(velocities).sum(axis=(0, 2))
+    return each / each.sum()
+
+
 def main() -> None:
     """Print the tables and draw the spectra."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -90,11 +133,18 @@ def main() -> None:
     n_kept = round(1000 * options.compare / INTERVAL)
     duration = 1000 * max(options.duration, options.compare)
     n_frames = round(duration / INTERVAL) + 1
+    masses = model.masses.numpy()
     tail = Tail(len(x), len(model.numbers), n_kept, n_frames)
+    windows = Windows(len(x), masses, n_kept)
+
+    def sink(block: Block) -> None:
+        tail(block)
+        windows(block)
+
     began = time.process_time()
     seen = propagate(
         model, x, v, Regular(duration, INTERVAL), surface=surface,
-        settings=PropagationSettings(rule="shell", checks_inside=0, rescue=True), sink=tail,
+        settings=PropagationSettings(rule="shell", checks_inside=0, rescue=True), sink=sink,
         on_progress=_Progress(),
     )  # fmt: skip
     seconds = time.process_time() - began
@@ -106,7 +156,6 @@ def main() -> None:
         " rms dE of a segment, kcal/mol | dE at the end, kcal/mol |"
     )
     print("|---|---|---|---|---|---|---|")
-    masses = model.masses[:, None].numpy()
     for i, (course, last, first) in enumerate(zip(seen.courses, end, start, strict=True)):
         reached = (course.n_frames - 1) * INTERVAL / 1000
         kinetic = float(total_energy(surface, model.masses, x[i : i + 1], v[i : i + 1])[0])
@@ -119,7 +168,9 @@ def main() -> None:
         )
     reference = _reference(options.reference, surface, x, v, model.masses, n_kept)
     whole = np.isfinite(tail.velocities).all(axis=(1, 2, 3))
-    _tables(reference[whole], tail.velocities[whole], masses[:, 0], options.image)
+    _tables(reference[whole], tail.velocities[whole], masses, options.image)
+    if duration > 1000 * options.compare:
+        _along_time(reference, windows, masses, _kinds(frame))
 
 
 class _Progress:
@@ -192,6 +243,45 @@ def _tables(
         print(f"| start {i}, halves in time | {value:.3f} | {floor:.3f} |")
     value, floor = np.mean(rows, axis=0)
     print(f"| mean of these | {value:.3f} | {floor:.3f} |")
+
+
+def _kinds(frame: Frame) -> list[str]:
+    """Return what each atom is: its element, and of a hydrogen on what it sits."""
+    names = [chemical_symbols[z] for z in frame.numbers]
+    heavy = np.flatnonzero(frame.numbers > 1)
+    gaps = np.linalg.norm(frame.positions[:, None] - frame.positions[heavy], axis=-1)
+    nearest = heavy[gaps.argmin(axis=1)]
+    return [f"H on {names[n]}" if s == "H" else s for s, n in zip(names, nearest, strict=True)]
+
+
+def _along_time(
+    reference: NDArray[np.float32],
+    windows: Windows,
+    masses: NDArray[np.float64],
+    kinds: list[str],
+) -> None:
+    """Print how windows compare, means over the replicas that came so far."""
+    known = [part.astype(np.float64) for part in reference]
+    half = len(known[0]) // 2
+    halves = [power_spectra([v[:half], v[half:]], masses, INTERVAL) for v in known]
+    names = sorted(set(kinds))
+
+    def shares(each: list[NDArray[np.float64]]) -> str:
+        mean = np.mean(each, axis=0)
+        return " | ".join(
+            f"{sum(s for s, k in zip(mean, kinds, strict=True) if k == name):.3f}" for name in names
+        )
+
+    print(f"\n| window | replicas | against reference | kinetic energy in {' | '.join(names)} |")
+    print("|---|---|---|" + "---|" * len(names))
+    for k in range(max(len(each) for each in windows.spectra)):
+        there = [i for i, each in enumerate(windows.spectra) if len(each) > k]
+        value = np.mean([similarity(halves[i][0], windows.spectra[i][k]) for i in there])
+        rows = shares([windows.shares[i][k] for i in there])
+        print(f"| {k + 1} | {len(there)} | {value:.3f} | {rows} |")
+    floor = np.mean([similarity(*pair) for pair in halves])
+    rows = shares([kinetic_shares(v, masses) for v in known])
+    print(f"| reference | {len(known)} | {floor:.3f} | {rows} |")
 
 
 def _halves_in_time(

@@ -57,30 +57,6 @@ CREATE TABLE event (
     CONSTRAINT pk_event PRIMARY KEY (event_id)
 );
 
-CREATE TABLE generation (
-    -- One turn of the loop: explore, select, label, train, evaluate.
-    generation_id INTEGER NOT NULL, -- key
-    number INTEGER NOT NULL, -- 0 for the initial set, then 1, 2, ...
-    state VARCHAR NOT NULL, -- open or closed
-    committee_id INTEGER, -- the committee that explored
-    numbers JSON NOT NULL, -- counts and thresholds of triage and selection
-    opened_at VARCHAR NOT NULL, -- instant
-    closed_at VARCHAR, -- instant
-    CONSTRAINT pk_generation PRIMARY KEY (generation_id),
-    CONSTRAINT uq_generation_number UNIQUE (number),
-    CONSTRAINT fk_generation_committee_id FOREIGN KEY(committee_id) REFERENCES committee (committee_id)
-);
-
-CREATE TABLE level_of_theory (
-    -- A reference method, as exactly as labels must agree to be used together.
-    level_of_theory_id INTEGER NOT NULL, -- key
-    name VARCHAR NOT NULL, -- such as GFN2-xTB or spGFN2-xTB
-    tier VARCHAR NOT NULL, -- id of the tier in the config
-    method JSON NOT NULL, -- engine and settings, as JSON
-    CONSTRAINT pk_level_of_theory PRIMARY KEY (level_of_theory_id),
-    CONSTRAINT uq_level_of_theory_name UNIQUE (name)
-);
-
 CREATE TABLE committee (
     -- The models that vote together.
     committee_id INTEGER NOT NULL, -- key
@@ -94,15 +70,6 @@ CREATE TABLE committee (
     CONSTRAINT fk_committee_generation_id FOREIGN KEY(generation_id) REFERENCES generation (generation_id),
     CONSTRAINT fk_committee_level_of_theory_id FOREIGN KEY(level_of_theory_id) REFERENCES level_of_theory (level_of_theory_id)
 );
-
-CREATE TABLE label_tally (
-    -- Labels counted by generation and status, kept by triggers: planning need not count.
-    generation_id INTEGER NOT NULL, -- the generation that asked for them
-    status VARCHAR NOT NULL, -- pending, done, failed or skipped
-    n INTEGER NOT NULL, -- how many
-    CONSTRAINT pk_label_tally PRIMARY KEY (generation_id, status),
-    CONSTRAINT fk_label_tally_generation_id FOREIGN KEY(generation_id) REFERENCES generation (generation_id)
-) WITHOUT ROWID;
 
 CREATE TABLE task (
     -- Work sent to a worker: the intent is committed before it is submitted.
@@ -166,27 +133,6 @@ CREATE TABLE calibration (
     CONSTRAINT fk_calibration_committee_id FOREIGN KEY(committee_id) REFERENCES committee (committee_id)
 );
 
-CREATE TABLE evaluation (
-    -- An error estimate on frames that the committee has not seen.
-    evaluation_id INTEGER NOT NULL, -- key
-    committee_id INTEGER NOT NULL, -- the committee
-    generation_id INTEGER NOT NULL, -- when
-    kind VARCHAR NOT NULL, -- audit: all audit frames so far; prospective: the frames it chose, against their labels; prospective_audit: the audit frames of its own trajectories, against their labels; validation: the validation split
-    n_frames INTEGER NOT NULL, -- number of frames
-    n_groups INTEGER NOT NULL, -- number of independent trajectories
-    force_rmse DOUBLE NOT NULL, -- root-mean-square error of a force component, eV/Å
-    force_low DOUBLE, -- lower end of its confidence interval, eV/Å
-    force_high DOUBLE, -- upper end of its confidence interval, eV/Å
-    energy_rmse DOUBLE NOT NULL, -- root-mean-square error of the energy per atom, eV
-    confidence DOUBLE NOT NULL, -- level of the interval
-    coverage DOUBLE, -- share of frames whose force error lies within the bound given in advance
-    spearman DOUBLE, -- rank correlation of spread and error
-    CONSTRAINT pk_evaluation PRIMARY KEY (evaluation_id),
-    CONSTRAINT uq_evaluation_committee_id_kind UNIQUE (committee_id, kind),
-    CONSTRAINT fk_evaluation_committee_id FOREIGN KEY(committee_id) REFERENCES committee (committee_id),
-    CONSTRAINT fk_evaluation_generation_id FOREIGN KEY(generation_id) REFERENCES generation (generation_id)
-);
-
 CREATE TABLE snapshot (
     -- An immutable training set, sealed by triggers.
     snapshot_id INTEGER NOT NULL, -- key
@@ -233,28 +179,6 @@ CREATE TABLE atom_energy (
     CONSTRAINT uq_atom_energy_snapshot_id_number UNIQUE (snapshot_id, number),
     CONSTRAINT fk_atom_energy_level_of_theory_id FOREIGN KEY(level_of_theory_id) REFERENCES level_of_theory (level_of_theory_id),
     CONSTRAINT fk_atom_energy_snapshot_id FOREIGN KEY(snapshot_id) REFERENCES snapshot (snapshot_id)
-);
-
-CREATE TABLE model (
-    -- One trained potential.
-    model_id INTEGER NOT NULL, -- key
-    artifact_id INTEGER NOT NULL, -- the weights
-    snapshot_id INTEGER NOT NULL, -- the training set
-    parent_model_id INTEGER, -- the model whose weights it started from
-    generation_id INTEGER NOT NULL, -- when
-    task_id INTEGER NOT NULL, -- the task that trained it
-    member VARCHAR NOT NULL, -- place in the committee, such as ani/2
-    kind VARCHAR NOT NULL, -- architecture
-    architecture JSON NOT NULL, -- hyper-parameters of the network, as JSON
-    seed INTEGER NOT NULL, -- random seed of weights, bootstrap and batches
-    metrics JSON NOT NULL, -- errors of the fit, as JSON
-    CONSTRAINT pk_model PRIMARY KEY (model_id),
-    CONSTRAINT uq_model_snapshot_id_member_seed UNIQUE (snapshot_id, member, seed),
-    CONSTRAINT fk_model_artifact_id FOREIGN KEY(artifact_id) REFERENCES artifact (artifact_id),
-    CONSTRAINT fk_model_snapshot_id FOREIGN KEY(snapshot_id) REFERENCES snapshot (snapshot_id),
-    CONSTRAINT fk_model_parent_model_id FOREIGN KEY(parent_model_id) REFERENCES model (model_id),
-    CONSTRAINT fk_model_generation_id FOREIGN KEY(generation_id) REFERENCES generation (generation_id),
-    CONSTRAINT fk_model_task_id FOREIGN KEY(task_id) REFERENCES task (task_id)
 );
 
 CREATE TABLE trajectory (
@@ -328,45 +252,6 @@ CREATE TABLE spacetime_trajectory (
     CONSTRAINT fk_spacetime_trajectory_spacetime_model_id FOREIGN KEY(spacetime_model_id) REFERENCES spacetime_model (spacetime_model_id),
     CONSTRAINT fk_spacetime_trajectory_trajectory_id FOREIGN KEY(trajectory_id) REFERENCES trajectory (trajectory_id)
 ) WITHOUT ROWID;
-
-CREATE TABLE decision (
-    -- What became of a frame, by which rule, with the rule's numbers.
-    decision_id INTEGER NOT NULL, -- key
-    frame_id INTEGER NOT NULL, -- the frame
-    generation_id INTEGER NOT NULL, -- when
-    task_id INTEGER NOT NULL, -- the task that decided
-    action VARCHAR NOT NULL, -- initial, selected, audit, validation, rejected, duplicate, broken
-    rule VARCHAR NOT NULL, -- name of the rule
-    numbers JSON NOT NULL, -- what the rule compared, as JSON
-    CONSTRAINT pk_decision PRIMARY KEY (decision_id),
-    CONSTRAINT ck_decision_action CHECK (action IN ('initial', 'selected', 'audit', 'validation', 'rejected', 'duplicate', 'broken')),
-    CONSTRAINT fk_decision_frame_id FOREIGN KEY(frame_id) REFERENCES frame (frame_id),
-    CONSTRAINT fk_decision_generation_id FOREIGN KEY(generation_id) REFERENCES generation (generation_id),
-    CONSTRAINT fk_decision_task_id FOREIGN KEY(task_id) REFERENCES task (task_id)
-);
-
-CREATE TABLE label (
-    -- A frame's energy and forces at one level of theory.
-    label_id INTEGER NOT NULL, -- key
-    frame_id INTEGER NOT NULL, -- the frame
-    level_of_theory_id INTEGER NOT NULL, -- the method
-    generation_id INTEGER NOT NULL, -- the generation that asked for it
-    status VARCHAR NOT NULL, -- pending, done, failed or skipped
-    tries INTEGER NOT NULL, -- attempts that failed
-    task_id INTEGER, -- the open task that is to make it
-    alone BOOLEAN DEFAULT 0 NOT NULL, -- whether it gets a task of its own, since one that it shared failed
-    energy DOUBLE, -- reference energy, eV
-    forces BLOB, -- reference forces, float64 blob (n_atoms, 3), eV/Å
-    done_at VARCHAR, -- instant of the commit
-    CONSTRAINT pk_label PRIMARY KEY (label_id),
-    CONSTRAINT ck_label_status CHECK (status IN ('pending', 'done', 'failed', 'skipped')),
-    CONSTRAINT uq_label_frame_id_level_of_theory_id UNIQUE (frame_id, level_of_theory_id),
-    CONSTRAINT ck_label_complete CHECK (status != 'done' OR (energy IS NOT NULL AND forces IS NOT NULL)),
-    CONSTRAINT fk_label_frame_id FOREIGN KEY(frame_id) REFERENCES frame (frame_id),
-    CONSTRAINT fk_label_level_of_theory_id FOREIGN KEY(level_of_theory_id) REFERENCES level_of_theory (level_of_theory_id),
-    CONSTRAINT fk_label_generation_id FOREIGN KEY(generation_id) REFERENCES generation (generation_id),
-    CONSTRAINT fk_label_task_id FOREIGN KEY(task_id) REFERENCES task (task_id)
-);
 
 CREATE TABLE prediction (
     -- What a committee said of a frame when the frame was chosen, before any label existed.
@@ -477,15 +362,173 @@ CREATE TABLE spacetime_probe (
     CONSTRAINT fk_spacetime_probe_artifact_id FOREIGN KEY(artifact_id) REFERENCES artifact (artifact_id)
 );
 
+CREATE TABLE "level_of_theory" (
+    -- A reference method, as exactly as labels must agree to be used together.
+    level_of_theory_id INTEGER NOT NULL, -- key
+    name VARCHAR NOT NULL, -- such as GFN2-xTB or spGFN2-xTB
+    tier VARCHAR NOT NULL, -- id of the tier in the config
+    method JSON NOT NULL, -- engine and settings, as JSON
+    seconds DOUBLE DEFAULT 0.0 NOT NULL, -- wall time of all tries at its labels, s, kept by a trigger
+    CONSTRAINT pk_level_of_theory PRIMARY KEY (level_of_theory_id),
+    CONSTRAINT uq_level_of_theory_name UNIQUE (name)
+);
+
+CREATE TABLE "generation" (
+    -- One turn of the loop: explore, select, label, train, evaluate.
+    generation_id INTEGER NOT NULL, -- key
+    number INTEGER NOT NULL, -- 0 for the initial set, then 1, 2, ...
+    level_of_theory_id INTEGER NOT NULL, -- what its committee imitates: that of the tier it is a turn of
+    state VARCHAR NOT NULL, -- open or closed
+    committee_id INTEGER, -- the committee that explored
+    numbers JSON NOT NULL, -- counts and thresholds of triage and selection
+    opened_at VARCHAR NOT NULL, -- instant
+    closed_at VARCHAR, -- instant
+    CONSTRAINT pk_generation PRIMARY KEY (generation_id),
+    CONSTRAINT uq_generation_number UNIQUE (number),
+    CONSTRAINT fk_generation_level_of_theory_id FOREIGN KEY(level_of_theory_id) REFERENCES level_of_theory (level_of_theory_id),
+    CONSTRAINT fk_generation_committee_id FOREIGN KEY(committee_id) REFERENCES committee (committee_id)
+);
+
+CREATE TABLE "label" (
+    -- A frame's energy and forces at one level of theory.
+    label_id INTEGER NOT NULL, -- key
+    frame_id INTEGER NOT NULL, -- the frame
+    level_of_theory_id INTEGER NOT NULL, -- the method
+    generation_id INTEGER NOT NULL, -- the generation that asked for it
+    status VARCHAR NOT NULL, -- pending, done, failed or skipped
+    tries INTEGER NOT NULL, -- attempts that failed
+    task_id INTEGER, -- the open task that is to make it
+    alone BOOLEAN DEFAULT 0 NOT NULL, -- whether it gets a task of its own, since one that it shared failed
+    energy DOUBLE, -- reference energy, eV
+    forces BLOB, -- reference forces, float64 blob (n_atoms, 3), eV/Å; empty where the method has none
+    diagnostics JSON, -- what the program says of its solution, such as gap (eV), spin_contamination, t1, as JSON
+    done_at VARCHAR, -- instant of the commit
+    CONSTRAINT pk_label PRIMARY KEY (label_id),
+    CONSTRAINT ck_label_status CHECK (status IN ('pending', 'done', 'failed', 'skipped')),
+    CONSTRAINT uq_label_frame_id_level_of_theory_id UNIQUE (frame_id, level_of_theory_id),
+    CONSTRAINT ck_label_complete CHECK (status != 'done' OR energy IS NOT NULL),
+    CONSTRAINT fk_label_frame_id FOREIGN KEY(frame_id) REFERENCES frame (frame_id),
+    CONSTRAINT fk_label_level_of_theory_id FOREIGN KEY(level_of_theory_id) REFERENCES level_of_theory (level_of_theory_id),
+    CONSTRAINT fk_label_generation_id FOREIGN KEY(generation_id) REFERENCES generation (generation_id),
+    CONSTRAINT fk_label_task_id FOREIGN KEY(task_id) REFERENCES task (task_id)
+);
+
+CREATE TABLE "label_tally" (
+    -- Labels counted by generation, level and status, kept by triggers: planning need not count.
+    generation_id INTEGER NOT NULL, -- the generation that asked for them
+    level_of_theory_id INTEGER NOT NULL, -- the method
+    status VARCHAR NOT NULL, -- pending, done, failed or skipped
+    n INTEGER NOT NULL, -- how many
+    CONSTRAINT pk_label_tally PRIMARY KEY (generation_id, level_of_theory_id, status),
+    CONSTRAINT fk_label_tally_generation_id FOREIGN KEY(generation_id) REFERENCES generation (generation_id),
+    CONSTRAINT fk_label_tally_level_of_theory_id FOREIGN KEY(level_of_theory_id) REFERENCES level_of_theory (level_of_theory_id)
+) WITHOUT ROWID;
+
+CREATE TABLE "decision" (
+    -- What became of a frame, by which rule, with the rule's numbers.
+    decision_id INTEGER NOT NULL, -- key
+    frame_id INTEGER NOT NULL, -- the frame
+    generation_id INTEGER NOT NULL, -- when
+    task_id INTEGER NOT NULL, -- the task that decided
+    action VARCHAR NOT NULL, -- initial, selected, audit, validation, rejected, duplicate, broken; promoted: its label at the level of a higher tier was asked for
+    rule VARCHAR NOT NULL, -- name of the rule
+    numbers JSON NOT NULL, -- what the rule compared, as JSON
+    CONSTRAINT pk_decision PRIMARY KEY (decision_id),
+    CONSTRAINT ck_decision_action CHECK (action IN ('initial', 'selected', 'audit', 'validation', 'rejected', 'duplicate', 'broken', 'promoted')),
+    CONSTRAINT fk_decision_frame_id FOREIGN KEY(frame_id) REFERENCES frame (frame_id),
+    CONSTRAINT fk_decision_generation_id FOREIGN KEY(generation_id) REFERENCES generation (generation_id),
+    CONSTRAINT fk_decision_task_id FOREIGN KEY(task_id) REFERENCES task (task_id)
+);
+
+CREATE TABLE "model" (
+    -- One trained potential.
+    model_id INTEGER NOT NULL, -- key
+    artifact_id INTEGER NOT NULL, -- the weights
+    snapshot_id INTEGER NOT NULL, -- the training set
+    parent_model_id INTEGER, -- the model whose weights it started from
+    generation_id INTEGER NOT NULL, -- when
+    task_id INTEGER NOT NULL, -- the task that trained it
+    member VARCHAR NOT NULL, -- place in the committee, such as ani/2
+    mode VARCHAR NOT NULL, -- plain, or how it learnt from the tier below: scratch, finetune, freeze, delta, joint or distil
+    kind VARCHAR NOT NULL, -- architecture
+    architecture JSON NOT NULL, -- hyper-parameters of the network, as JSON
+    seed INTEGER NOT NULL, -- random seed of weights, bootstrap and batches
+    metrics JSON NOT NULL, -- errors of the fit, as JSON
+    CONSTRAINT pk_model PRIMARY KEY (model_id),
+    CONSTRAINT uq_model_snapshot_id_member_seed UNIQUE (snapshot_id, member, seed),
+    CONSTRAINT fk_model_artifact_id FOREIGN KEY(artifact_id) REFERENCES artifact (artifact_id),
+    CONSTRAINT fk_model_snapshot_id FOREIGN KEY(snapshot_id) REFERENCES snapshot (snapshot_id),
+    CONSTRAINT fk_model_parent_model_id FOREIGN KEY(parent_model_id) REFERENCES model (model_id),
+    CONSTRAINT fk_model_generation_id FOREIGN KEY(generation_id) REFERENCES generation (generation_id),
+    CONSTRAINT fk_model_task_id FOREIGN KEY(task_id) REFERENCES task (task_id)
+);
+
+CREATE TABLE "evaluation" (
+    -- An error estimate on frames that the committee has not seen.
+    evaluation_id INTEGER NOT NULL, -- key
+    committee_id INTEGER NOT NULL, -- the committee
+    generation_id INTEGER NOT NULL, -- when
+    kind VARCHAR NOT NULL, -- audit: all audit frames so far; prospective: the frames it chose, against their labels; prospective_audit: the audit frames of its own trajectories, against their labels; validation: the validation split
+    n_frames INTEGER NOT NULL, -- number of frames
+    n_groups INTEGER NOT NULL, -- number of independent trajectories
+    force_rmse DOUBLE, -- root-mean-square error of a force component, eV/Å; empty where no frame has forces
+    force_low DOUBLE, -- lower end of its confidence interval, eV/Å
+    force_high DOUBLE, -- upper end of its confidence interval, eV/Å
+    energy_rmse DOUBLE NOT NULL, -- root-mean-square error of the energy per atom, eV
+    confidence DOUBLE NOT NULL, -- level of the interval
+    coverage DOUBLE, -- share of frames whose force error lies within the bound given in advance
+    spearman DOUBLE, -- rank correlation of spread and error
+    CONSTRAINT pk_evaluation PRIMARY KEY (evaluation_id),
+    CONSTRAINT uq_evaluation_committee_id_kind UNIQUE (committee_id, kind),
+    CONSTRAINT fk_evaluation_committee_id FOREIGN KEY(committee_id) REFERENCES committee (committee_id),
+    CONSTRAINT fk_evaluation_generation_id FOREIGN KEY(generation_id) REFERENCES generation (generation_id)
+);
+
+CREATE TABLE promotion (
+    -- A choice of frames whose labels at the level of a higher tier are worth their price.
+    promotion_id INTEGER NOT NULL, -- key
+    generation_id INTEGER NOT NULL, -- when
+    level_of_theory_id INTEGER NOT NULL, -- promoted to
+    task_id INTEGER NOT NULL, -- the task that chose
+    policy VARCHAR NOT NULL, -- value_per_cost or random
+    n_candidates INTEGER NOT NULL, -- frames with a label at the tier below and none at this
+    n_promoted INTEGER NOT NULL, -- frames promoted, those of validation and audit included
+    seconds DOUBLE, -- expected processor time of these labels, s; empty before any label of the tier is known
+    seconds_low DOUBLE, -- lower end of its interval, s
+    seconds_high DOUBLE, -- upper end of its interval, s
+    expected_ratio DOUBLE, -- root-mean-square difference between the tiers that is left unexplained after these labels, as a part of what is before, as the policy expects
+    numbers JSON NOT NULL, -- model of the price and of the choice, as JSON
+    CONSTRAINT pk_promotion PRIMARY KEY (promotion_id),
+    CONSTRAINT uq_promotion_generation_id UNIQUE (generation_id),
+    CONSTRAINT fk_promotion_generation_id FOREIGN KEY(generation_id) REFERENCES generation (generation_id),
+    CONSTRAINT fk_promotion_level_of_theory_id FOREIGN KEY(level_of_theory_id) REFERENCES level_of_theory (level_of_theory_id),
+    CONSTRAINT fk_promotion_task_id FOREIGN KEY(task_id) REFERENCES task (task_id)
+);
+
+CREATE TABLE mode_score (
+    -- What came of one way to learn from the tier below, on labels that no model has seen.
+    mode_score_id INTEGER NOT NULL, -- key
+    generation_id INTEGER NOT NULL, -- when
+    task_id INTEGER NOT NULL, -- the task that scored
+    mode VARCHAR NOT NULL, -- scratch, finetune, freeze, delta, joint or distil
+    split VARCHAR NOT NULL, -- what was judged: audit, or validation where there is no audit
+    n_frames INTEGER NOT NULL, -- number of frames
+    n_groups INTEGER NOT NULL, -- number of independent trajectories
+    force_rmse DOUBLE, -- root-mean-square error of a force component, eV/Å; empty where no frame has forces
+    energy_rmse DOUBLE NOT NULL, -- root-mean-square error of the energy per atom, eV
+    relative DOUBLE NOT NULL, -- its error as a multiple of the best mode's
+    promoted BOOLEAN NOT NULL, -- whether its models are the committee of the generation
+    CONSTRAINT pk_mode_score PRIMARY KEY (mode_score_id),
+    CONSTRAINT uq_mode_score_generation_id_mode UNIQUE (generation_id, mode),
+    CONSTRAINT fk_mode_score_generation_id FOREIGN KEY(generation_id) REFERENCES generation (generation_id),
+    CONSTRAINT fk_mode_score_task_id FOREIGN KEY(task_id) REFERENCES task (task_id)
+);
+
 CREATE INDEX ix_task_generation ON task (generation);
 
 CREATE INDEX ix_task_status_priority ON task (status, priority);
 
 CREATE INDEX ix_snapshot_generation_id ON snapshot (generation_id);
-
-CREATE INDEX ix_model_artifact_id ON model (artifact_id);
-
-CREATE INDEX ix_model_generation_id ON model (generation_id);
 
 CREATE INDEX ix_trajectory_committee_id ON trajectory (committee_id);
 
@@ -499,14 +542,6 @@ CREATE INDEX ix_frame_trajectory_id ON frame (trajectory_id);
 
 CREATE INDEX ix_spacetime_trajectory_trajectory_id ON spacetime_trajectory (trajectory_id);
 
-CREATE INDEX ix_decision_frame_id ON decision (frame_id);
-
-CREATE INDEX ix_decision_generation_id ON decision (generation_id);
-
-CREATE INDEX ix_label_generation_id_status ON label (generation_id, status);
-
-CREATE INDEX ix_label_status_task_id ON label (status, task_id);
-
 CREATE INDEX ix_prediction_committee_id ON prediction (committee_id);
 
 CREATE INDEX ix_label_attempt_error_class ON label_attempt (error_class);
@@ -516,6 +551,18 @@ CREATE UNIQUE INDEX uq_label_attempt_done ON label_attempt (label_id) WHERE stat
 CREATE INDEX ix_snapshot_member_label_id ON snapshot_member (label_id);
 
 CREATE INDEX ix_spacetime_exclusion_trajectory_id ON spacetime_exclusion (trajectory_id);
+
+CREATE INDEX ix_label_generation_id_status ON label (generation_id, status);
+
+CREATE INDEX ix_label_status_task_id ON label (status, task_id);
+
+CREATE INDEX ix_decision_frame_id ON decision (frame_id);
+
+CREATE INDEX ix_decision_generation_id ON decision (generation_id);
+
+CREATE INDEX ix_model_artifact_id ON model (artifact_id);
+
+CREATE INDEX ix_model_generation_id ON model (generation_id);
 
 CREATE TRIGGER snapshot_sealed_update BEFORE UPDATE ON snapshot
 WHEN OLD.sealed_at IS NOT NULL
@@ -559,19 +606,6 @@ BEGIN
     SELECT RAISE(ABORT, 'only finished labels of frames outside the audit can be trained on');
 END;
 
-CREATE TRIGGER label_done_update
-BEFORE UPDATE OF label_id, frame_id, level_of_theory_id, status, energy, forces, done_at ON label
-WHEN OLD.status = 'done'
-BEGIN
-    SELECT RAISE(ABORT, 'this label is done: it cannot be changed');
-END;
-
-CREATE TRIGGER label_done_delete BEFORE DELETE ON label
-WHEN OLD.status = 'done'
-BEGIN
-    SELECT RAISE(ABORT, 'this label is done: it cannot be deleted');
-END;
-
 CREATE TRIGGER frame_update BEFORE UPDATE ON frame
 BEGIN
     SELECT RAISE(ABORT, 'a frame cannot be changed: another geometry is another frame');
@@ -587,42 +621,11 @@ BEGIN
     SELECT RAISE(ABORT, 'a prediction cannot be deleted after it was made');
 END;
 
-CREATE TRIGGER decision_update BEFORE UPDATE ON decision
-BEGIN
-    SELECT RAISE(ABORT, 'a decision cannot be rewritten: a later one is another row');
-END;
-
 CREATE TRIGGER trajectory_origin_update
 BEFORE UPDATE OF trajectory_id, artifact_id, replica, system_id, committee_id, seed, split
 ON trajectory
 BEGIN
     SELECT RAISE(ABORT, 'where a trajectory came from, and its split, cannot be changed');
-END;
-
-CREATE TRIGGER model_origin_update
-BEFORE UPDATE OF model_id, artifact_id, snapshot_id, parent_model_id, seed ON model
-BEGIN
-    SELECT RAISE(ABORT, 'what a model was made from cannot be changed');
-END;
-
-CREATE TRIGGER label_tally_insert AFTER INSERT ON label
-BEGIN
-    INSERT INTO label_tally (generation_id, status, n) VALUES (NEW.generation_id, NEW.status, 1)
-    ON CONFLICT (generation_id, status) DO UPDATE SET n = n + 1;
-END;
-
-CREATE TRIGGER label_tally_update AFTER UPDATE OF generation_id, status ON label
-BEGIN
-    UPDATE label_tally SET n = n - 1
-    WHERE generation_id = OLD.generation_id AND status = OLD.status;
-    INSERT INTO label_tally (generation_id, status, n) VALUES (NEW.generation_id, NEW.status, 1)
-    ON CONFLICT (generation_id, status) DO UPDATE SET n = n + 1;
-END;
-
-CREATE TRIGGER label_tally_delete AFTER DELETE ON label
-BEGIN
-    UPDATE label_tally SET n = n - 1
-    WHERE generation_id = OLD.generation_id AND status = OLD.status;
 END;
 
 CREATE TRIGGER spacetime_model_update BEFORE UPDATE ON spacetime_model
@@ -635,47 +638,70 @@ BEGIN
     SELECT RAISE(ABORT, 'what a probe found cannot be changed');
 END;
 
-CREATE VIEW v_lineage AS
--- From a model to every label that it was trained on, and where each came from.
-SELECT
-    model.model_id AS model_id, -- the model
-    weights.sha256 AS model_sha256, -- hash of its weight file
-    model.member AS member, -- its place in the committee
-    model.snapshot_id AS snapshot_id, -- its training set
-    snapshot_member.split AS split, -- how it used the label: train or validation
-    label.label_id AS label_id, -- the label
-    label.energy AS energy, -- reference energy, eV
-    level_of_theory.name AS level_of_theory, -- reference method
-    level_of_theory.tier AS tier, -- tier of the method in the config
-    label_attempt.program AS program, -- program and version that made the label
-    label_attempt.host AS host, -- where it was made
-    label.generation_id AS generation_id, -- generation that asked for the label
-    frame.frame_id AS frame_id, -- the geometry
-    frame.key AS frame_key, -- hash of the geometry
-    system.name AS system, -- what it is a geometry of
-    frame.source AS source, -- initial sampler or route that found it
-    (
-        SELECT action FROM decision
-        WHERE decision.frame_id = frame.frame_id
-            AND action IN ('initial', 'selected', 'audit', 'validation')
-        ORDER BY decision_id LIMIT 1
-    ) AS action, -- why it was labelled: initial, selected, audit or validation
-    frame.trajectory_id AS trajectory_id, -- trajectory it was found in; empty for the initial set
-    shard.sha256 AS trajectory_sha256, -- hash of the HDF5 file of that trajectory
-    trajectory.replica AS replica, -- index of the trajectory within that file
-    frame.step AS step, -- integration step within the trajectory
-    trajectory.committee_id AS asked_by_committee_id -- committee that ran it and asked for the label
-FROM model
-JOIN artifact AS weights ON weights.artifact_id = model.artifact_id
-JOIN snapshot_member ON snapshot_member.snapshot_id = model.snapshot_id
-JOIN label ON label.label_id = snapshot_member.label_id
-JOIN level_of_theory ON level_of_theory.level_of_theory_id = label.level_of_theory_id
-JOIN frame ON frame.frame_id = label.frame_id
-JOIN system ON system.system_id = frame.system_id
-LEFT JOIN label_attempt
-    ON label_attempt.label_id = label.label_id AND label_attempt.status = 'done'
-LEFT JOIN trajectory ON trajectory.trajectory_id = frame.trajectory_id
-LEFT JOIN artifact AS shard ON shard.artifact_id = trajectory.artifact_id;
+CREATE TRIGGER level_of_theory_seconds AFTER INSERT ON label_attempt
+BEGIN
+    UPDATE level_of_theory SET seconds = seconds + NEW.seconds
+    WHERE level_of_theory_id = (SELECT level_of_theory_id FROM label WHERE label_id = NEW.label_id);
+END;
+
+CREATE TRIGGER label_done_delete BEFORE DELETE ON label
+WHEN OLD.status = 'done'
+BEGIN
+    SELECT RAISE(ABORT, 'this label is done: it cannot be deleted');
+END;
+
+CREATE TRIGGER label_done_update
+BEFORE UPDATE OF label_id, frame_id, level_of_theory_id, status, energy, forces,
+    diagnostics, done_at ON label
+WHEN OLD.status = 'done'
+BEGIN
+    SELECT RAISE(ABORT, 'this label is done: it cannot be changed');
+END;
+
+CREATE TRIGGER label_tally_insert AFTER INSERT ON label
+BEGIN
+    INSERT INTO label_tally (generation_id, level_of_theory_id, status, n)
+    VALUES (NEW.generation_id, NEW.level_of_theory_id, NEW.status, 1)
+    ON CONFLICT (generation_id, level_of_theory_id, status) DO UPDATE SET n = n + 1;
+END;
+
+CREATE TRIGGER label_tally_update AFTER UPDATE OF generation_id, level_of_theory_id, status ON label
+BEGIN
+    UPDATE label_tally SET n = n - 1
+    WHERE generation_id = OLD.generation_id
+        AND level_of_theory_id = OLD.level_of_theory_id AND status = OLD.status;
+    INSERT INTO label_tally (generation_id, level_of_theory_id, status, n)
+    VALUES (NEW.generation_id, NEW.level_of_theory_id, NEW.status, 1)
+    ON CONFLICT (generation_id, level_of_theory_id, status) DO UPDATE SET n = n + 1;
+END;
+
+CREATE TRIGGER label_tally_delete AFTER DELETE ON label
+BEGIN
+    UPDATE label_tally SET n = n - 1
+    WHERE generation_id = OLD.generation_id
+        AND level_of_theory_id = OLD.level_of_theory_id AND status = OLD.status;
+END;
+
+CREATE TRIGGER decision_update BEFORE UPDATE ON decision
+BEGIN
+    SELECT RAISE(ABORT, 'a decision cannot be rewritten: a later one is another row');
+END;
+
+CREATE TRIGGER model_origin_update
+BEFORE UPDATE OF model_id, artifact_id, snapshot_id, parent_model_id, seed ON model
+BEGIN
+    SELECT RAISE(ABORT, 'what a model was made from cannot be changed');
+END;
+
+CREATE TRIGGER promotion_update BEFORE UPDATE ON promotion
+BEGIN
+    SELECT RAISE(ABORT, 'a promotion cannot be rewritten');
+END;
+
+CREATE TRIGGER mode_score_update BEFORE UPDATE ON mode_score
+BEGIN
+    SELECT RAISE(ABORT, 'a score cannot be rewritten');
+END;
 
 CREATE VIEW v_learning_curve AS
 -- Error against number of labels: one row for each committee.
@@ -683,6 +709,8 @@ SELECT
     generation.number AS generation, -- generation that trained the committee
     committee.committee_id AS committee_id, -- the committee
     level_of_theory.name AS level_of_theory, -- reference method that it imitates
+    level_of_theory.tier AS tier, -- tier of that method in the config
+    model.mode AS mode, -- plain, or how it learnt from the tier below
     snapshot.snapshot_id AS snapshot_id, -- training set of its first member
     snapshot.n_labels AS n_labels, -- labels in that training set
     audit.force_rmse AS audit_force_rmse, -- error on all audit frames so far, eV/Å
@@ -732,7 +760,8 @@ SELECT
     sum(coalesce(attempt.seconds, 0.0)) AS seconds, -- wall time of all tries, s
     sum(coalesce(attempt.seconds_failed, 0.0)) AS seconds_failed, -- of those that failed, s
     sum(coalesce(attempt.seconds, 0.0)) / nullif(sum(label.status = 'done'), 0)
-        AS seconds_per_label -- price of a label, its failures included, s
+        AS seconds_per_label, -- price of a label, its failures included, s
+    sum(coalesce(attempt.seconds, 0.0)) / 3600.0 AS core_hours -- all of it, h
 FROM label
 JOIN level_of_theory ON level_of_theory.level_of_theory_id = label.level_of_theory_id
 JOIN frame ON frame.frame_id = label.frame_id
@@ -747,12 +776,65 @@ LEFT JOIN (
 ) AS attempt ON attempt.label_id = label.label_id
 GROUP BY label.level_of_theory_id, frame.system_id;
 
+CREATE VIEW v_lineage AS
+-- From a model to every label that it was trained on, and where each came from.
+SELECT
+    model.model_id AS model_id, -- the model
+    weights.sha256 AS model_sha256, -- hash of its weight file
+    model.member AS member, -- its place in the committee
+    model.mode AS mode, -- plain, or how it learnt from the tier below
+    model.parent_model_id AS parent_model_id, -- model whose weights it started from, if any
+    model.snapshot_id AS snapshot_id, -- its training set
+    snapshot_member.split AS split, -- how it used the label: train or validation
+    label.label_id AS label_id, -- the label
+    label.energy AS energy, -- reference energy, eV
+    level_of_theory.name AS level_of_theory, -- reference method
+    level_of_theory.tier AS tier, -- tier of the method in the config
+    label_attempt.program AS program, -- program and version that made the label
+    label_attempt.host AS host, -- where it was made
+    label.generation_id AS generation_id, -- generation that asked for the label
+    frame.frame_id AS frame_id, -- the geometry
+    frame.key AS frame_key, -- hash of the geometry
+    system.name AS system, -- what it is a geometry of
+    frame.source AS source, -- initial sampler or route that found it
+    coalesce(
+        (
+            SELECT action FROM decision
+            WHERE decision.frame_id = frame.frame_id AND action = 'promoted'
+                AND json_extract(decision.numbers, '$.tier') = level_of_theory.tier
+            LIMIT 1
+        ),
+        (
+            SELECT action FROM decision
+            WHERE decision.frame_id = frame.frame_id
+                AND action IN ('initial', 'selected', 'audit', 'validation')
+            ORDER BY decision_id LIMIT 1
+        )
+    ) AS action, -- why it was labelled: initial, selected, audit, validation or promoted
+    frame.trajectory_id AS trajectory_id, -- trajectory it was found in; empty for the initial set
+    shard.sha256 AS trajectory_sha256, -- hash of the HDF5 file of that trajectory
+    trajectory.replica AS replica, -- index of the trajectory within that file
+    frame.step AS step, -- integration step within the trajectory
+    trajectory.committee_id AS asked_by_committee_id -- committee that ran it and asked for the label
+FROM model
+JOIN artifact AS weights ON weights.artifact_id = model.artifact_id
+JOIN snapshot_member ON snapshot_member.snapshot_id = model.snapshot_id
+JOIN label ON label.label_id = snapshot_member.label_id
+JOIN level_of_theory ON level_of_theory.level_of_theory_id = label.level_of_theory_id
+JOIN frame ON frame.frame_id = label.frame_id
+JOIN system ON system.system_id = frame.system_id
+LEFT JOIN label_attempt
+    ON label_attempt.label_id = label.label_id AND label_attempt.status = 'done'
+LEFT JOIN trajectory ON trajectory.trajectory_id = frame.trajectory_id
+LEFT JOIN artifact AS shard ON shard.artifact_id = trajectory.artifact_id;
+
 CREATE VIEW v_frame_history AS
--- What happened to a frame, in order: one row for each event. Ask for one frame_id.
+-- What happened to a frame: one row for each event. Ask for one frame_id, order by generation,
+-- level_of_theory_id, stage, at.
 SELECT
     frame.frame_id AS frame_id, -- the frame
-    1 AS stage, -- order of the events: 1 found ... 5 used
-    'found' AS event, -- found, predicted, decided, labelled, failed or used
+    1 AS stage, -- order of the events in a generation: 1 found ... 5 used
+    'found' AS event, -- found, predicted, decided, promoted, labelled, failed or used
     task.finished_at AS at, -- instant, where one was recorded
     trajectory.committee_id AS committee_id, -- committee concerned, if any
     iif(
@@ -760,39 +842,58 @@ SELECT
         'initial set (' || frame.source || ')',
         'route ' || frame.source || ', trajectory ' || frame.trajectory_id
             || ', step ' || frame.step
-    ) AS what -- the event in words
+    ) AS what, -- the event in words
+    generation.number AS generation, -- generation in which it happened
+    NULL AS level_of_theory_id, -- level concerned, from the label on
+    NULL AS level_of_theory -- its name
 FROM frame
+JOIN generation ON generation.generation_id = frame.generation_id
 LEFT JOIN trajectory ON trajectory.trajectory_id = frame.trajectory_id
 LEFT JOIN task ON task.task_id = trajectory.task_id
 UNION ALL
 SELECT
-    frame_id, 2, 'predicted', NULL, committee_id,
+    prediction.frame_id, 2, 'predicted', NULL, prediction.committee_id,
     'largest force spread ' || round(force_spread_max, 4) || ' eV/Å'
-        || coalesce(', error bound ' || round(force_bound, 4) || ' eV/Å', '')
+        || coalesce(', error bound ' || round(force_bound, 4) || ' eV/Å', ''),
+    generation.number + 1, NULL, level_of_theory.name -- a committee looks for the next generation
 FROM prediction
+JOIN committee ON committee.committee_id = prediction.committee_id
+JOIN generation ON generation.generation_id = committee.generation_id
+JOIN level_of_theory ON level_of_theory.level_of_theory_id = committee.level_of_theory_id
 UNION ALL
 SELECT
-    decision.frame_id, 3, 'decided', task.finished_at, NULL,
-    decision.action || ' by rule ' || decision.rule || ' ' || decision.numbers
+    decision.frame_id, 3, iif(decision.action = 'promoted', 'promoted', 'decided'),
+    task.finished_at, NULL,
+    decision.action || ' by rule ' || decision.rule || ' ' || decision.numbers,
+    generation.number, level_of_theory.level_of_theory_id, level_of_theory.name
 FROM decision
+JOIN generation ON generation.generation_id = decision.generation_id
 LEFT JOIN task ON task.task_id = decision.task_id
+LEFT JOIN level_of_theory
+    ON decision.action = 'promoted'
+    AND level_of_theory.tier = json_extract(decision.numbers, '$.tier')
 UNION ALL
 SELECT
     label.frame_id, 4, iif(label_attempt.status = 'done', 'labelled', 'failed'),
     label_attempt.attempted_at, NULL,
     level_of_theory.name || ' try ' || label_attempt.number || ' by ' || label_attempt.program
-        || ' on ' || label_attempt.host || ': '
-        || coalesce(label_attempt.error_class, 'energy ' || round(label.energy, 4) || ' eV')
+        || coalesce(' on ' || label_attempt.host, '') || ': '
+        || coalesce(label_attempt.error_class, 'energy ' || round(label.energy, 4) || ' eV'),
+    generation.number, label.level_of_theory_id, level_of_theory.name
 FROM label
+JOIN generation ON generation.generation_id = label.generation_id
 JOIN level_of_theory ON level_of_theory.level_of_theory_id = label.level_of_theory_id
 JOIN label_attempt ON label_attempt.label_id = label.label_id
 UNION ALL
 SELECT
     label.frame_id, 5, 'used', snapshot.sealed_at, NULL,
-    'in snapshot ' || snapshot.snapshot_id || ' for ' || snapshot_member.split
+    'in snapshot ' || snapshot.snapshot_id || ' for ' || snapshot_member.split,
+    generation.number, label.level_of_theory_id, level_of_theory.name
 FROM label
 JOIN snapshot_member ON snapshot_member.label_id = label.label_id
-JOIN snapshot ON snapshot.snapshot_id = snapshot_member.snapshot_id;
+JOIN snapshot ON snapshot.snapshot_id = snapshot_member.snapshot_id
+JOIN generation ON generation.generation_id = snapshot.generation_id
+JOIN level_of_theory ON level_of_theory.level_of_theory_id = label.level_of_theory_id;
 
 CREATE VIEW v_failures AS
 -- Everything that failed: one row for each label attempt, trajectory or task.
@@ -800,6 +901,7 @@ SELECT
     'label' AS kind, -- label, trajectory or task
     label.label_id AS id, -- label_id, trajectory_id or task_id
     generation.number AS generation, -- generation it served
+    level_of_theory.tier AS tier, -- tier of the label, or of the potential that moved the atoms
     label_attempt.error_class AS code, -- reason code
     label_attempt.error_text AS text, -- in the words of the program
     label_attempt.host AS host, -- where
@@ -808,19 +910,23 @@ SELECT
 FROM label_attempt
 JOIN label ON label.label_id = label_attempt.label_id
 JOIN generation ON generation.generation_id = label.generation_id
+JOIN level_of_theory ON level_of_theory.level_of_theory_id = label.level_of_theory_id
 WHERE label_attempt.status = 'failed'
 UNION ALL
 SELECT
-    'trajectory', trajectory.trajectory_id, generation.number, trajectory.reason,
+    'trajectory', trajectory.trajectory_id, generation.number, level_of_theory.tier,
+    trajectory.reason,
     trajectory.n_stable || ' of ' || trajectory.n_frames || ' recorded frames are sound',
     task.host, task.finished_at, 0
 FROM trajectory
 JOIN generation ON generation.generation_id = trajectory.generation_id
+JOIN committee ON committee.committee_id = trajectory.committee_id
+JOIN level_of_theory ON level_of_theory.level_of_theory_id = committee.level_of_theory_id
 LEFT JOIN task ON task.task_id = trajectory.task_id
 WHERE trajectory.reason != 'completed'
 UNION ALL
 SELECT
-    'task', task_id, generation, error_class, kind || ': ' || error_text, host, finished_at,
+    'task', task_id, generation, NULL, error_class, kind || ': ' || error_text, host, finished_at,
     status = 'done'
 FROM task
 WHERE error_class IS NOT NULL;

@@ -204,6 +204,7 @@ class Rows:
                 "generation_id": generation_id,
                 "task_id": task_id,
                 "member": f"ani/{(model_id - 1) % 3}",
+                "mode": "plain",
                 "kind": "ani",
                 "architecture": {"kind": "ani", "size": "small"},
                 "seed": 100 + model_id,

@@ -113,6 +113,7 @@ def _generation_zero(filler: Rows) -> None:
         {
             "generation_id": 1,
             "number": 0,
+            "level_of_theory_id": 1,
             "state": "closed",
             "committee_id": None,
             "numbers": {},
@@ -146,6 +147,7 @@ def _generation_one(filler: Rows, n_frames: int) -> None:
         {
             "generation_id": 2,
             "number": 1,
+            "level_of_theory_id": 1,
             "state": "open",
             "committee_id": 1,
             "numbers": {"water": {"considered": n_frames}},
@@ -173,6 +175,7 @@ def _generation_one(filler: Rows, n_frames: int) -> None:
         filler.model(model_id, 2, model_id - 3, 9)
     filler.committee(2, (4, 5, 6))
     filler.judge(2, 0.2)
+    _second_tier(filler)
     filler.task(10, "fit_spacetime", 1)
     filler.artifact(5, "spacetime_model", ".pt", 10, digest("spacetime"))
     filler.add(
@@ -198,6 +201,53 @@ def _generation_one(filler: Rows, n_frames: int) -> None:
         {"spacetime_model_id": 1, "trajectory_id": 2, "split": "audit"},
     )
     _probe(filler)
+
+
+def _second_tier(filler: Rows) -> None:
+    """Choose two frames for a better method, and score two ways to learn from them."""
+    filler.add(
+        t.LevelOfTheory,
+        {
+            "level_of_theory_id": 2,
+            "name": "wB97X/6-31G*",
+            "tier": "dft",
+            "method": {"engine": "pyscf", "model": "wB97X/6-31G*"},
+        },
+    )
+    filler.task(13, "promote", 1)
+    filler.add(
+        t.Promotion,
+        {
+            "generation_id": 2,
+            "level_of_theory_id": 2,
+            "task_id": 13,
+            "policy": "value_per_cost",
+            "n_candidates": 8,
+            "n_promoted": 2,
+            "seconds": 40.0,
+            "seconds_low": 30.0,
+            "seconds_high": 55.0,
+            "expected_ratio": 0.6,
+            "numbers": {"cost_exponent": 3.0},
+        },
+    )
+    filler.task(14, "score", 1)
+    score = {
+        "generation_id": 2,
+        "task_id": 14,
+        "split": "audit",
+        "n_frames": 2,
+        "n_groups": 1,
+    }
+    filler.add(
+        t.ModeScore,
+        score
+        | {"mode": "finetune", "force_rmse": 0.1, "energy_rmse": 0.002}
+        | {"relative": 1.0, "promoted": True},
+        score
+        | {"mode": "scratch", "force_rmse": 0.3, "energy_rmse": 0.006}
+        | {"relative": 3.0, "promoted": False},
+    )
 
 
 def _trajectories(filler: Rows) -> None:

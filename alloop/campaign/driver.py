@@ -12,7 +12,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from alloop.campaign.plan import Finish, FormCommittee, OpenGeneration, Plan, Seal, plan
+from alloop.campaign import ladder
+from alloop.campaign.actions import Finish, FormCommittee, OpenGeneration, Plan, Seal
+from alloop.campaign.plan import plan
 from alloop.campaign.prospective import prospective
 from alloop.campaign.verdict import Verdict
 from alloop.config.model import Campaign
@@ -111,20 +113,26 @@ class Driver:
 
     def _carry_out(self, action: Seal | FormCommittee | OpenGeneration) -> None:
         match action:
-            case Seal(generation):
-                # First: once the set is sealed nobody comes back here.
-                self._judge_blind_predictions(generation)
-                self._store.seal(generation)
-            case FormCommittee(generation, members, sha256):
-                self._store.form_committee(generation, members, sha256)
-            case OpenGeneration(generation, committee_id):
-                self._store.open_generation(generation, committee_id)
+            case Seal(generation, below):
+                if not below:
+                    # First: once the set is sealed nobody comes back here.
+                    self._judge_blind_predictions(generation)
+                self._store.seal(generation, below=below)
+            case FormCommittee(generation, mode, members, sha256):
+                self._store.form_committee(generation, mode, members, sha256)
+            case OpenGeneration(generation, committee_id, tier, why):
+                self._store.open_generation(generation, committee_id, tier, why)
 
     def _judge_blind_predictions(self, generation: int) -> None:
-        explorer = self._store.state().explorer
-        if explorer is None:
+        state = self._store.state()
+        explorer, tier = state.explorer, state.generation.tier
+        if explorer is None or explorer.tier != tier:
             return
-        rows = prospective(self._store.engine, generation, self._config.target.confidence)
+        first = tier == self._config.tiers[0].id
+        confidence = ladder.target(self._config, tier).confidence
+        rows = prospective(
+            self._store.engine, generation, explorer.committee_id, confidence, promoted=not first
+        )
         self._store.record_evaluations(explorer.committee_id, generation, rows)
 
     # -- tasks in flight -------------------------------------------------------------------------

@@ -16,6 +16,12 @@ NEARLY_AS_GOOD = 1.5
 OPEN = ("pending", "running")
 
 
+def tier(config: Campaign) -> str:
+    """Return the tier whose committees the 4D model imitates."""
+    chosen = config.spacetime.tier if config.spacetime else None
+    return chosen or config.tiers[-1].id
+
+
 def beside(state: CampaignState, config: Campaign, *, explored: bool) -> tuple[TaskIntent, ...]:
     """Return what is due in the middle of a campaign, beside the stages of a generation.
 
@@ -50,6 +56,8 @@ def _on_schedule(state: CampaignState, config: Campaign) -> CommitteeState | Non
     """Return the committee of the generation before if a fit to it is due in this one."""
     settings, committee = config.spacetime, state.explorer
     if settings is None or committee is None or committee.generation == 0:
+        return None
+    if committee.tier != tier(config):
         return None
     return None if committee.generation % settings.every else committee
 
@@ -127,6 +135,7 @@ def _teachers(state: CampaignState, committee: CommitteeState, system: str) -> l
     for shard in state.nve_shards:
         error = errors.get(shard.committee_id)
         good = own is not None and error is not None and error <= NEARLY_AS_GOOD * own
-        if shard.system == system and (good or shard.committee_id == committee.committee_id):
+        own_tier = shard.system == system and shard.tier == committee.tier
+        if own_tier and (good or shard.committee_id == committee.committee_id):
             shards.append(shard)
     return shards if any(s.committee_id == committee.committee_id for s in shards) else []

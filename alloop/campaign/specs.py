@@ -6,13 +6,15 @@ task's identity, so that equal work is recognised and never done twice.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from alloop import seeds
 from alloop.acquisition.splits import Split, assign_splits
+from alloop.campaign import ladder
 from alloop.campaign.methods import method_of
-from alloop.config.model import Campaign, Members, Route, Train
+from alloop.config.model import Campaign, Members, Route, Select, Tier, Train
 from alloop_db.queue import TaskIntent
 from alloop_db.state import (
     CampaignState,
@@ -26,10 +28,13 @@ from alloop_tasks.workspace import task_key
 
 PRIORITY = {
     "select": 0,
+    "promote": 0,
     "evaluate": 1,
+    "score": 1,
     "prepare": 2,
     "label": 3,
     "train": 4,
+    "transfer": 4,
     "explore": 5,
     "fit_spacetime": 6,
     "probe_spacetime": 6,
@@ -113,7 +118,7 @@ def _explore_route(
         }
         for index in range(route.replicas)
     ]
-    snapshot = _last_snapshot(state)
+    snapshot = _snapshot_of(config, state, committee)
     spec = {
         "system": system.record,
         "preparation": system.preparation if route.start != "frames" else None,
@@ -137,35 +142,50 @@ def _explore_route(
     ]
 
 
-def _last_snapshot(state: CampaignState) -> SnapshotState:
-    snapshot = state.generation.snapshot or state.explorer_snapshot
+def _snapshot_of(
+    config: Campaign, state: CampaignState, committee: CommitteeState
+) -> SnapshotState:
+    """Return the first tier's training set of a committee's generation: every frame known then.
+
+    Not the latest: what is explored must not change by labels that come meanwhile.
+    """
+    own = committee.generation == state.generation.number
+    snapshots = state.generation.snapshots if own else state.explorer_snapshots
+    snapshot = snapshots.get(config.tiers[0].id)
     if snapshot is None:
         raise LookupError("exploring needs a training set, and none has been sealed")
     return snapshot
 
 
 def select(config: Campaign, state: CampaignState, committee: CommitteeState) -> list[TaskIntent]:
-    """Choose from what was explored, one task a system."""
-    options = config.select
+    """Choose from what was explored, one task a system.
+
+    In a turn of a higher tier the frames are labelled at every tier below it: those are promoted.
+    None where too little is left of the first tier's budget: then what is known is promoted.
+    """
+    options, first = config.select, config.tiers[0]
+    lower = [tier.id for tier in ladder.below(config, state.generation.tier)]
     explored = [
         shard for shard in state.generation.shards if shard.committee_id == committee.committee_id
     ]
     names = [name for name in state.systems if any(shard.system == name for shard in explored)]
     # What this generation itself has asked for is left out: the spec must not change by it.
-    before = state.requested - sum(state.generation.labels.values())
-    left = max(0, config.tiers[0].budget.labels - before)
+    own = sum(state.generation.labels.get(first.id, {}).values())
+    left = max(0, first.budget.labels - (state.tiers[first.id].requested - own))
     budget = min(options.per_generation, left) // max(1, len(names))
+    if not _trains(budget, options):
+        return []
     intents = []
     for name in names:
         shards = [shard for shard in explored if shard.system == name]
-        spec = {
+        spec: dict[str, Any] = {
             "system": state.systems[name].record,
             "shards": [shard_record(shard) for shard in shards],
-            "snapshot": _last_snapshot(state).artifact,
-            "held_out": _last_snapshot(state).held_out,
+            "snapshot": _snapshot_of(config, state, committee).artifact,
+            "held_out": _snapshot_of(config, state, committee).held_out,
             "committee_id": committee.committee_id,
             "calibration": committee.calibration,
-            "target": config.target.force_rmse,
+            "target": ladder.target(config, committee.tier).force_rmse,
             "measure": options.measure,
             "policy": options.policy,
             "budget": budget,
@@ -177,8 +197,16 @@ def select(config: Campaign, state: CampaignState, committee: CommitteeState) ->
             "max_force_spread": config.explore.health.max_force_spread,
             "seed": seeds.integer(config.campaign.seed, "select", state.generation.number, name),
         }
+        if lower:
+            spec["tiers"] = lower
         intents.append(intent("select", spec, state.generation.number))
     return intents
+
+
+def _trains(budget: int, options: Select) -> bool:
+    """Return whether audit and validation leave any of these labels to train on."""
+    shares = (options.audit_fraction, options.validation_fraction)
+    return budget - sum(math.ceil(share * budget - 1e-9) for share in shares) > 0
 
 
 def shard_record(shard: ShardState) -> dict[str, Any]:
@@ -198,30 +226,32 @@ def shard_record(shard: ShardState) -> dict[str, Any]:
     }
 
 
-def labels(config: Campaign, state: CampaignState, slots: int) -> list[TaskIntent]:
-    """Cut pending labels into tasks of a few seconds, as many as can be in flight."""
+def labels(config: Campaign, state: CampaignState, tier: Tier, slots: int) -> list[TaskIntent]:
+    """Cut pending labels of a tier into tasks of a few seconds, as many as can be in flight."""
     wanted = max(0, 2 * slots - state.open_label_tasks)
-    if state.seconds_per_label is None:
-        size = 10
-    else:
-        size = int(LABEL_SECONDS / max(state.seconds_per_label, 1e-4))
-    size = max(1, min(size, MOST_LABELS))
-    tier = config.tiers[0]
+    size = _labels_per_task(state.tiers[tier.id].seconds_per_label, tier is config.tiers[0])
     intents: list[TaskIntent] = []
     for name, system in state.systems.items():
-        needs = [need for need in state.needs if need.system == name]
+        needs = [n for n in state.needs if n.system == name and n.tier == tier.id]
         for chunk in _chunks(needs, size):
             if len(intents) == wanted:
                 return intents
             spec = {
                 "system": system.record,
-                "method": method_of(config, config.tiers[0]),
+                "method": method_of(config, tier),
                 "retries": tier.retries,
                 "frames": [_frame_record(need) for need in chunk],
             }
             ids = [need.label_id for need in chunk]
             intents.append(intent("label", spec, state.generation.number, ids))
     return intents
+
+
+def _labels_per_task(seconds: float | None, cheapest: bool) -> int:
+    """Return how many labels make a task; before any is known, those of higher tiers go alone."""
+    if seconds is None:
+        return 10 if cheapest else 1
+    return max(1, min(int(LABEL_SECONDS / max(seconds, 1e-4)), MOST_LABELS))
 
 
 def _chunks(needs: Sequence[LabelNeed], size: int) -> list[list[LabelNeed]]:
@@ -289,6 +319,6 @@ def evaluate(
         "committee_id": committee.committee_id,
         "data": snapshot.artifact,
         "held_out": snapshot.held_out,
-        "confidence": config.target.confidence,
+        "confidence": ladder.target(config, committee.tier).confidence,
     }
     return intent("evaluate", spec, state.generation.number)

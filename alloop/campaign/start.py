@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import func, select
 
@@ -14,6 +15,7 @@ from alloop.campaign.driver import PAUSE, Driver, Observer, recover
 from alloop.campaign.methods import method_of
 from alloop.campaign.verdict import Verdict
 from alloop.config.load import LoadedCampaign
+from alloop.config.model import Campaign
 from alloop.config.resolved import check_changes, digest, resolved
 from alloop.errors import ConfigError, MethodError
 from alloop.executors.site import build_executor, load_site
@@ -31,10 +33,11 @@ FINISHED = ("converged", "budget", "stalled")
 Say = Callable[[str], None]
 
 
-def start(loaded: LoadedCampaign, say: Say, observe: Observer) -> Verdict:
+def start(loaded: LoadedCampaign, say: Say, observe: Observer, *, approve: bool = False) -> Verdict:
     """Drive a campaign to its verdict; a finished one is left as it is.
 
-    ``say`` gets lines for people, ``observe`` is told every second how the work goes.
+    ``say`` gets lines for people, ``observe`` is told every second how the work goes. ``approve``
+    agrees to the price that the campaign has paused with.
 
     Raises
     ------
@@ -48,7 +51,7 @@ def start(loaded: LoadedCampaign, say: Say, observe: Observer) -> Verdict:
     """
     config, directory = loaded.config, loaded.directory
     site = load_site(config.site, loaded.path.parent)
-    _check_method(loaded)
+    _check_methods(loaded)
     with ExitStack() as stack:
         directory.mkdir(parents=True, exist_ok=True)
         lock = stack.enter_context(CampaignLock(directory))
@@ -67,6 +70,8 @@ def start(loaded: LoadedCampaign, say: Say, observe: Observer) -> Verdict:
         epoch = store.begin_epoch(_record(loaded), before)
         lock.announce(epoch)
         _take_over(store, directory, say)
+        if approve:
+            _approve(store, say)
         executor = build_executor(site, directory)
         stack.callback(executor.close)
         verdict = Driver(config, directory, store, executor, epoch, lock.check, observe).run()
@@ -74,21 +79,22 @@ def start(loaded: LoadedCampaign, say: Say, observe: Observer) -> Verdict:
         return verdict
 
 
-def _check_method(loaded: LoadedCampaign) -> None:
+def _check_methods(loaded: LoadedCampaign) -> None:
     """Find out now, not in the first task, that a method cannot do a system.
 
-    An ASE calculator is left alone: its program may exist on the workers only.
+    An ASE calculator is left alone: its program may exist on the workers only. So is a method
+    whose labels are made elsewhere.
     """
-    spec = MethodSpec.from_json(method_of(loaded.config, loaded.config.tiers[0]))
-    if spec.engine == "ase":
-        return
     problems = []
-    for name, frame in loaded.structures.items():
-        try:
-            build_reference(spec, frame.numbers, frame.charge, frame.multiplicity)
-        except MethodError as error:
-            tier = loaded.config.tiers[0].id
-            problems.append(f"{loaded.path}  tiers.{tier}.method: system {name}: {error}")
+    for tier in loaded.config.tiers:
+        spec = MethodSpec.from_json(method_of(loaded.config, tier))
+        if spec.engine in ("ase", "external"):
+            continue
+        for name, frame in loaded.structures.items():
+            try:
+                build_reference(spec, frame.numbers, frame.charge, frame.multiplicity)
+            except MethodError as error:
+                problems.append(f"{loaded.path}  tiers.{tier.id}.method: system {name}: {error}")
     if problems:
         raise ConfigError(tuple(problems))
 
@@ -104,9 +110,7 @@ def _begin(loaded: LoadedCampaign, store: Store, say: Say) -> Verdict | list[str
         seed=config.campaign.seed,
         version=alloop.__version__,
         systems=loaded.structures,
-        tier=config.tiers[0].id,
-        method=method_of(config, config.tiers[0]),
-        levels_of_theory=[method_of(config, config.tiers[0])["model"]],
+        methods=_methods(config),
     )
     if created:
         say(f"new campaign {config.campaign.name} in {loaded.directory}")
@@ -123,13 +127,29 @@ def _begin(loaded: LoadedCampaign, store: Store, say: Say) -> Verdict | list[str
         return Verdict(campaign.state, campaign.verdict or "")
     for change in changes:
         say(f"config changed: {change}")
+    store.add_tiers(_methods(config))
     return [str(change) for change in changes]
+
+
+def _methods(config: Campaign) -> dict[str, dict[str, Any]]:
+    return {tier.id: method_of(config, tier) for tier in config.tiers}
+
+
+def _approve(store: Store, say: Say) -> None:
+    """Note that the price of the open generation is agreed to, if it has one."""
+    generation = store.state().generation
+    if generation.promotion is None or generation.approved:
+        say("nothing waits for approval")
+        return
+    text = f"{generation.promotion.n_promoted} labels of tier {generation.tier} approved"
+    store.approve(generation.number, text)
+    say(text)
 
 
 def _tier_was_stopped(store: Store) -> bool:
     """Return whether a stalled campaign ended among its labels: all other stalls come later."""
-    state = store.state()
-    return state.generation.snapshot is None and state.requested > 0
+    generation = store.state().generation
+    return generation.snapshot is None and bool(generation.labels)
 
 
 def _refuse_other_structures(loaded: LoadedCampaign, store: Store) -> None:

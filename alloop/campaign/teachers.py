@@ -18,6 +18,14 @@ from alloop_db.queries import describe, run
 
 QUERY: Final = "nve_trajectories"
 """The shipped query whose columns conditions are about."""
+_COMMITTEES: Final = """
+SELECT committee.committee_id, level_of_theory.tier, EXISTS (
+    SELECT 1 FROM trajectory
+    WHERE trajectory.committee_id = committee.committee_id AND ensemble = 'nve'
+)
+FROM committee JOIN level_of_theory USING (level_of_theory_id)
+ORDER BY committee.committee_id
+"""
 _MEMBERS: Final = """
 SELECT artifact.sha256
 FROM committee_member
@@ -56,6 +64,7 @@ def find_teachers(
     *,
     system: str | None = None,
     committee: int | None = None,
+    tier: str | None = None,
     where: str | None = None,
 ) -> Teachers:
     """Choose trajectories from the ledger of a campaign, which is only read.
@@ -65,21 +74,23 @@ def find_teachers(
     directory : of the campaign.
     system : name of the system; None where only one has trajectories at constant energy.
     committee : the committee whose potential counts; None for the latest.
+    tier : tier whose latest committee with trajectories at constant energy is meant; None for the
+        latest committee, whatever its tier.
     where : SQL condition on the columns of the query ``nve_trajectories``; None for those of the
-        committee itself and of others about as good, as in a campaign.
+        committee itself and of others of its tier that are about as good, as in a campaign.
 
     Raises
     ------
     DataError
-        There is no such system or committee, no trajectory meets the condition, or the condition
-        is not SQL.
+        There is no such system, committee or tier, a committee and a tier are given, no trajectory
+        meets the condition, or the condition is not SQL.
     LedgerError
         The ledger cannot be read.
 
     """
     engine = open_readonly(directory)
     try:
-        committee = _committee(engine, committee)
+        committee = _committee(engine, committee, tier)
         chosen = {"committee": committee, "system": system}
         everything = _rows(engine, "1", chosen)
         system = _system(everything, system)
@@ -105,14 +116,24 @@ def find_teachers(
     )
 
 
-def _committee(engine: Engine, wanted: int | None) -> int:
-    known = [number for (number,) in run(engine, "SELECT committee_id FROM committee").rows]
+def _committee(engine: Engine, wanted: int | None, tier: str | None) -> int:
+    if wanted is not None and tier is not None:
+        raise DataError("a committee and a tier: name one of them, a tier means its latest")
+    known = run(engine, _COMMITTEES).rows
     if not known:
         raise DataError("the campaign has no committee yet: let it train one first")
-    if wanted is not None and wanted not in known:
-        listed = ", ".join(str(number) for number in sorted(known))
+    numbers = [number for number, _, _ in known]
+    if wanted is not None and wanted not in numbers:
+        listed = ", ".join(str(number) for number in numbers)
         raise DataError(f"the campaign has no committee {wanted}; there are {listed}")
-    return max(known) if wanted is None else wanted
+    if tier is None:
+        return max(numbers) if wanted is None else wanted
+    of_tier = [(ran, number) for number, of, ran in known if of == tier]
+    if not of_tier:
+        listed = ", ".join(dict.fromkeys(of for _, of, _ in known))
+        raise DataError(f"tier {tier!r} has no committee; there are some of {listed}")
+    # The last committee of a lower tier has often run none: the next tier took over.
+    return int(max(of_tier)[1])
 
 
 def _rows(engine: Engine, condition: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:

@@ -109,6 +109,7 @@ def sources_of(
     campaign: Path | None,
     system: str | None,
     committee: str,
+    tier: str | None,
     where: str | None,
 ) -> tuple[list[Source], list[str]]:
     """Return trajectories of files and of a campaign, and the campaign's potential."""
@@ -117,7 +118,7 @@ def sources_of(
     with damaged_files():
         found = list_sources(shards or [])
     if campaign is None:
-        for option, value in (("--system", system), ("--where", where)):
+        for option, value in (("--system", system), ("--tier", tier), ("--where", where)):
             if value is not None:
                 raise ConfigError((f"{option}: needs --campaign",))
         if not found:
@@ -132,6 +133,7 @@ def sources_of(
         find_campaign(campaign),
         system=system,
         committee=None if committee == "latest" else int(committee),
+        tier=tier,
         where=where,
     )
     say([

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from alloop import __version__
-from alloop.cli import models, spacetime
+from alloop.cli import exchange, models, spacetime
 from alloop.errors import (
     AlloopError,
     ConfigError,
@@ -109,7 +109,12 @@ def schema(
 
 
 @app.command()
-def start(config: ConfigFile) -> None:
+def start(
+    config: ConfigFile,
+    approve: Annotated[
+        bool, typer.Option("--approve", help="Agree to the price that the campaign paused with.")
+    ] = False,
+) -> None:
     """Create a campaign or go on with it, until its verdict."""
     from rich.console import Console
 
@@ -122,7 +127,7 @@ def start(config: ConfigFile) -> None:
     console = Console()
     try:
         with Display(loaded.config, console) as display:
-            verdict = start_campaign(loaded, display.say, display)
+            verdict = start_campaign(loaded, display.say, display, approve=approve)
     except KeyboardInterrupt:  # before the driver listens to signals, or a second time
         typer.echo("stopped; start again to go on", err=True)
         raise typer.Exit(EXIT_CODES["paused"]) from None
@@ -259,6 +264,8 @@ def lineage(
 
 app.command()(models.train)
 app.command()(models.evaluate)
+app.command("import")(exchange.import_)
+app.add_typer(exchange.export, name="export")
 app.add_typer(spacetime.app, name="spacetime")
 
 

@@ -121,6 +121,9 @@ def fit(
     committee: Annotated[
         str, typer.Option(help="Number of the committee whose potential counts, or latest.")
     ] = "latest",
+    tier: Annotated[
+        str | None, typer.Option(help="Tier whose latest committee with trajectories counts.")
+    ] = None,
     where: Annotated[
         str | None,
         typer.Option(
@@ -189,7 +192,7 @@ def fit(
     )
     limit = None if time_limit is None else inputs.quantity("--time-limit", time_limit, WALL_TIME)
     initial = None if init is None else load_model(init)
-    sources, members = inputs.sources_of(shards, campaign, system, committee, where)
+    sources, members = inputs.sources_of(shards, campaign, system, committee, tier, where)
     with inputs.damaged_files():
         data, left_out = gather(
             sources,

@@ -1,4 +1,7 @@
-"""What keys the campaign file has, read off the models: for hints, tables and places of errors."""
+"""What keys a file has, read off its models: for hints, tables and places of errors.
+
+The file is a campaign file unless another root section is given.
+"""
 
 from __future__ import annotations
 
@@ -35,13 +38,13 @@ class Key:
 
     @property
     def engines(self) -> tuple[str, ...]:
-        """The values of ``engine`` beside which the key is known; empty if it always is."""
+        """The values of the discriminator beside which the key is known; empty: of all."""
         return tags(self.section)
 
 
-def type_at(loc: Sequence[str | int]) -> Any:
+def type_at(loc: Sequence[str | int], root: type[Section] = Campaign) -> Any:
     """Return the type that the model has at a place of pydantic's."""
-    here: Any = Campaign
+    here: Any = root
     for part in loc:
         here = _step(here, part)
     return here
@@ -84,10 +87,10 @@ def section_of(annotation: Any) -> type[Section] | None:
 
 
 def tags(section: Any) -> tuple[Any, ...]:
-    """Return the values of the discriminator ``engine`` that choose this section."""
+    """Return the values of the discriminator that choose this section."""
     if not (isinstance(section, type) and issubclass(section, Section)):
         return ()
-    engine = section.model_fields.get("engine")
+    engine = section.model_fields.get(section.discriminator)
     if engine is None or get_origin(engine.annotation) is not Literal:
         return ()
     return get_args(engine.annotation)
@@ -109,9 +112,9 @@ def keys_of(annotation: Any) -> list[str]:
     return [info.alias or name for name, info in section.model_fields.items()]
 
 
-def all_keys() -> list[Key]:
+def all_keys(root: type[Section] = Campaign) -> list[Key]:
     """Return every key of the format, a section before what is in it."""
-    return list(_keys_below(Campaign, ""))
+    return list(_keys_below(root, ""))
 
 
 def _keys_below(annotation: Any, path: str) -> Iterator[Key]:

@@ -24,6 +24,7 @@ from alloop.config.checks_of_systems import (
     check_systems,
     check_tier,
 )
+from alloop.config.checks_of_tiers import check_tiers
 from alloop.config.learning import SIZES
 from alloop.config.problems import Path, Problem, did_you_mean
 from alloop.config.shipped import shipped
@@ -50,6 +51,7 @@ def check(whole: Whole) -> Iterator[Problem]:
     yield from check_confounded(campaign, geometries)
     for tier in campaign.tiers:
         yield from check_tier(tier, campaign, geometries)
+    yield from check_tiers(campaign)
     yield from _check_committee(campaign)
     yield from _check_train(campaign)
     yield from check_splits(campaign)

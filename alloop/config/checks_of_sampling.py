@@ -56,15 +56,24 @@ def check_budget(campaign: Campaign) -> Iterator[Problem]:
     """Yield tiers whose labels do not last for the first generation."""
     initial = campaign.explore.initial.frames * len(campaign.systems)
     needed = initial + campaign.select.per_generation
-    for tier in campaign.tiers:
-        if tier.budget.labels < needed:
+    cheapest, *higher = campaign.tiers
+    labels = cheapest.budget.labels
+    if labels < needed:
+        what = (
+            f"{labels} labels do not last for the initial set ({initial}) and one"
+            f" generation ({campaign.select.per_generation}): want at least {needed}"
+        )
+        initial_frames = ("explore", "initial", "frames")
+        needs = (initial_frames, ("select", "per_generation"), ("systems",))
+        yield Problem(("tiers", cheapest.id, "budget", "labels"), what, needs=needs)
+    for tier in higher:
+        if tier.budget.labels < tier.escalate.per_round:
             what = (
-                f"{tier.budget.labels} labels do not last for the initial set ({initial}) and one"
-                f" generation ({campaign.select.per_generation}): want at least {needed}"
+                f"{tier.budget.labels} labels do not last for one round of"
+                f" {tier.escalate.per_round}"
             )
-            initial_frames = ("explore", "initial", "frames")
-            needs = (initial_frames, ("select", "per_generation"), ("systems",))
-            yield Problem(("tiers", tier.id, "budget", "labels"), what, needs=needs)
+            place: Path = ("tiers", tier.id, "escalate", "per_round")
+            yield Problem(("tiers", tier.id, "budget", "labels"), what, needs=(place,))
 
 
 def check_route(route: Route, geometries: Geometries) -> Iterator[Problem]:

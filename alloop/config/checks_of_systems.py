@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Final
 from ase.data import chemical_symbols
 
 from alloop.config.problems import Path, Problem
-from alloop.errors import FrameError
+from alloop.errors import FrameError, MethodError
 from alloop.frames import check_spin
 
 if TYPE_CHECKING:
-    from alloop.config.methods import AseMethod
+    from alloop.config.methods import AseMethod, PyscfMethod
     from alloop.config.model import Campaign, System, Tier
     from alloop.config.structures import Geometry
 
@@ -84,6 +84,11 @@ def check_tier(tier: Tier, campaign: Campaign, geometries: Geometries) -> Iterat
     if method.engine == "ani":
         yield from _check_ani(method.model, campaign, geometries)
         return
+    if method.engine == "external":
+        return
+    if method.engine == "pyscf":
+        yield from _check_pyscf(place, method, campaign, geometries)
+        return
     if method.engine == "xtb":
         yield from _check_xtb(place, campaign)
     for name, geometry in geometries.items():
@@ -106,6 +111,25 @@ def _check_ani(model: str, campaign: Campaign, geometries: Geometries) -> Iterat
         if (system.charge, system.multiplicity) != (0, 1):
             what = f"{model} knows neutral closed shells only: use another method for it"
             yield Problem(("systems", name), what)
+
+
+def _check_pyscf(
+    place: Path, method: PyscfMethod, campaign: Campaign, geometries: Geometries
+) -> Iterator[Problem]:
+    # PySCF is loaded for campaigns that use it alone.
+    from alloop.reference.method import MethodSpec, build_reference
+
+    spec = MethodSpec("pyscf", options=method.options())
+    seen = set()
+    for name, geometry in geometries.items():
+        system = campaign.systems[name]
+        try:
+            build_reference(spec, geometry.numbers, system.charge, system.multiplicity)
+        except MethodError as error:
+            seen.add(str(error))
+        except FrameError:  # impossible electrons: said above
+            continue
+    yield from (Problem(place, what) for what in sorted(seen))
 
 
 def _check_xtb(place: Path, campaign: Campaign) -> Iterator[Problem]:

@@ -64,6 +64,28 @@ class Members(Section):
     )
 
 
+class Transfer(Section):
+    """How the potential of a higher tier learns from the tier below."""
+
+    modes: Many[Literal["scratch", "finetune", "freeze", "delta", "joint", "distil"]] = Field(
+        default=("finetune", "delta"),
+        min_length=1,
+        description="All of these are tried in each generation of the tier, and the one with the"
+        " least error on held-out labels is kept: scratch forgets the tier below, finetune trains"
+        " all of its weights on, freeze only some, delta learns the difference between the tiers,"
+        " joint learns both with a head for each, distil is for methods without forces.",
+    )
+    freeze: Many[Text] = Field(
+        default=("auto",),
+        min_length=1,
+        description="Regular expressions for names of weights that mode freeze keeps; auto is the"
+        " published choice for the architecture.",
+    )
+    max_steps: int = Field(
+        default=1500, ge=1, description="At most this many optimiser steps of each fit."
+    )
+
+
 class Train(Section):
     """How each member is fitted to energies and forces."""
 
@@ -216,6 +238,10 @@ class Spacetime(Section):
     """The 4D model, fitted to NVE trajectories of the committee."""
 
     kind: Literal["gicnet"] = Field(default="gicnet", description="Architecture.")
+    tier: Id | None = Field(
+        default=None,
+        description="Tier whose committees it imitates. Default: the last tier.",
+    )
     cutoff: Annotated[float, Quantity(TIME, above=0.0)] = Field(
         default=10.0, description="Longest time that one prediction spans."
     )

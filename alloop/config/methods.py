@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, JsonValue, StringConstraints
+from pydantic import Field, JsonValue, StringConstraints, model_validator
+from pydantic_core import PydanticCustomError
 
+from alloop.config.quantities import ENERGY, MEMORY, WALL_TIME, Quantity
 from alloop.config.section import Section, Text
+from alloop.errors import MethodError
+from alloop.reference.pyscf.options import PyscfOptions
+from alloop.units import EV_PER_HARTREE
 
 
 class TbliteMethod(Section):
@@ -53,4 +58,83 @@ class AseMethod(Section):
     name: Text = Field(description="Name of the level of theory, stored with every label.")
 
 
-Method = Annotated[TbliteMethod | XtbMethod | AniMethod | AseMethod, Field(discriminator="engine")]
+class PyscfMethod(Section):
+    """Hartree-Fock, density functionals, MP2 and coupled clusters through PySCF."""
+
+    engine: Literal["pyscf"] = Field(description="Program that computes the labels.")
+    theory: Text = Field(
+        description="HF, MP2, CCSD, CCSD(T), or a density functional that PySCF knows, such as"
+        " wB97X, B3LYP, PBE0, r2SCAN. Open shells are unrestricted.",
+    )
+    basis: Text = Field(
+        description="Basis set, such as 6-31G* (with six d functions, as it was defined), def2-SVP"
+        " or cc-pVDZ; core potentials that belong to it come with it.",
+    )
+    dispersion: Literal["d3bj", "d3zero", "d4"] | None = Field(
+        default=None,
+        description="Dispersion correction of HF or a functional (needs the extra 'dispersion').",
+    )
+    density_fit: bool = Field(
+        default=False,
+        description="Fit densities with auxiliary functions: faster, another level of theory. MP2"
+        " and coupled clusters then have no forces.",
+    )
+    grid: int | None = Field(
+        default=None,
+        ge=0,
+        le=9,
+        description="Fineness of the quadrature of a functional, 0 to 9. Default: 3 for"
+        " functionals.",
+    )
+    frozen_core: bool | None = Field(
+        default=None,
+        description="Leave core electrons out of the correlation. Default: true for MP2 and"
+        " coupled clusters.",
+    )
+    forces: Literal["analytic", "none"] | None = Field(
+        default=None,
+        description="none: labels are energies alone. Default: analytic where PySCF has the"
+        " gradient.",
+    )
+    memory: Annotated[float, Quantity(MEMORY, above=0.0)] = Field(
+        default=2000.0, description="Most memory of a label; it fails when it needs more."
+    )
+    max_time: Annotated[float, Quantity(WALL_TIME, above=0.0)] = Field(
+        default=3600.0, description="Most time of a label; it fails when it takes longer."
+    )
+    conv_tol: Annotated[float, Quantity(ENERGY, above=0.0)] | None = Field(
+        default=None,
+        description="Change of the energy at which a field is self-consistent. Default: 1e-9 Ha.",
+    )
+
+    def options(self) -> dict[str, Any]:
+        """Return the options of the engine; raises MethodError if they do not go together."""
+        keys = ("theory", "basis", "dispersion", "density_fit", "grid", "frozen_core", "forces")
+        values = {key: getattr(self, key) for key in keys}
+        values |= {"memory": self.memory, "max_seconds": self.max_time}
+        if self.conv_tol is not None:
+            # Back to the number that was written: it is part of the level's name.
+            values["conv_tol"] = float(f"{self.conv_tol / EV_PER_HARTREE:.10g}")
+        return PyscfOptions.from_mapping(values).to_json()
+
+    @model_validator(mode="after")
+    def _go_together(self) -> Self:
+        try:
+            self.options()
+        except MethodError as error:
+            raise PydanticCustomError("pyscf", "{reason}", {"reason": str(error)}) from None
+        return self
+
+
+class ExternalMethod(Section):
+    """A level of theory that is computed by hand: frames go out, labels come in by command."""
+
+    engine: Literal["external"] = Field(description="Program that computes the labels.")
+    name: Text = Field(description="Name of the level of theory, stored with every label.")
+    forces: bool = Field(default=True, description="Whether its labels have forces.")
+
+
+Method = Annotated[
+    TbliteMethod | XtbMethod | AniMethod | AseMethod | PyscfMethod | ExternalMethod,
+    Field(discriminator="engine"),
+]

@@ -18,14 +18,15 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from alloop.config.exploring import Explore, Health, Initial, Route
-from alloop.config.learning import Members, Probe, Select, Spacetime, Train
+from alloop.config.learning import Members, Probe, Select, Spacetime, Train, Transfer
 from alloop.config.methods import Method
-from alloop.config.quantities import FORCE, WALL_TIME, Quantity
+from alloop.config.quantities import ENERGY_PER_ATOM, FORCE, WALL_TIME, Quantity
 from alloop.config.section import Id, Many, Section, Text
 
 __all__ = [
-    "Budget", "Campaign", "CampaignSection", "Explore", "Health", "Initial", "Members", "Method",
-    "Probe", "Route", "Select", "Spacetime", "Stop", "System", "Target", "Tier", "Train",
+    "Budget", "Campaign", "CampaignSection", "Escalate", "Explore", "Health", "Initial",
+    "Members", "Method", "Probe", "Route", "Select", "Spacetime", "Stop", "System", "Target",
+    "Tier", "Train", "Transfer",
 ]  # fmt: skip
 
 Name = Annotated[
@@ -79,6 +80,11 @@ class Target(Section):
     force_rmse: Annotated[float, Quantity(FORCE, above=0.0)] = Field(
         default=0.1, description="Root-mean-square error of force components on audit frames."
     )
+    energy_rmse: Annotated[float, Quantity(ENERGY_PER_ATOM, above=0.0)] | None = Field(
+        default=None,
+        description="Root-mean-square error of the energy per atom on the same frames; left out, it"
+        " does not count. Methods without forces have no other.",
+    )
     confidence: float = Field(
         default=0.95, gt=0.5, lt=1.0, description="Confidence level of every interval."
     )
@@ -88,6 +94,30 @@ class Budget(Section):
     """What a tier may cost."""
 
     labels: int = Field(default=2000, ge=1, description="Most labels, failed ones included.")
+    core_time: Annotated[float, Quantity(WALL_TIME, above=0.0)] | None = Field(
+        default=None,
+        description="Most processor time for labels, failed ones included, such as 100 h.",
+    )
+
+
+class Escalate(Section):
+    """How frames climb to a tier from the one below."""
+
+    per_round: int = Field(
+        default=25,
+        ge=8,
+        description="Frames promoted in one generation, those of audit and validation included.",
+    )
+    policy: Literal["value_per_cost", "random"] = Field(
+        default="value_per_cost",
+        description="value_per_cost: the frames whose labels reduce the expected error most for"
+        " their price; random is the control.",
+    )
+    approve: bool = Field(
+        default=False,
+        description="Before each round the campaign pauses and says its price; `alloop start"
+        " --approve` goes on.",
+    )
 
 
 class Tier(Section):
@@ -96,6 +126,12 @@ class Tier(Section):
     id: Id = Field(description="Name of the tier.")
     method: Method = Field(description="The reference method.")
     budget: Budget = Field(default=Budget(), description="What the tier may cost.")
+    target: Target | None = Field(
+        default=None, description="What is good enough in this tier. Default: the campaign's."
+    )
+    escalate: Escalate = Field(
+        default=Escalate(), description="How frames climb to it; for all tiers but the first."
+    )
     retries: int = Field(
         default=2, ge=0, le=10, description="Further attempts at a label, with safer settings."
     )
@@ -120,7 +156,9 @@ class Stop(Section):
         description="All of these must hold: audit_below_target (upper bound of the audit error is"
         " below the target), stable (no trajectory broke).",
     )
-    max_generations: int = Field(default=20, ge=1, description="End after this many generations.")
+    max_generations: int = Field(
+        default=20, ge=1, description="End after this many generations of a tier."
+    )
     for_generations: int = Field(
         default_factory=lambda stop: min(2, stop.get("max_generations", 2)),
         ge=1,
@@ -149,6 +187,9 @@ class Campaign(Section):
         description="Potentials that vote, at least three.",
     )
     train: Train = Field(default=Train(), description="How members are fitted.")
+    transfer: Transfer = Field(
+        default=Transfer(), description="How higher tiers learn from the tier below."
+    )
     explore: Explore = Field(default_factory=Explore, description="Where geometries come from.")
     select: Select = Field(default=Select(), description="Which geometries are labelled.")
     spacetime: Spacetime | None = Field(
@@ -181,12 +222,3 @@ class Campaign(Section):
         )
         explore = campaign.explore.model_copy(update={"routes": routes})
         return campaign.model_copy(update={"explore": explore})
-
-    @field_validator("tiers")
-    @classmethod
-    def _one_tier(cls, tiers: tuple[Tier, ...]) -> tuple[Tier, ...]:
-        if len(tiers) > 1:
-            raise PydanticCustomError(
-                "one_tier", "one tier; the ladder to more expensive ones is not built yet"
-            )
-        return tiers

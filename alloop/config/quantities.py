@@ -50,6 +50,7 @@ TIME: Final = Dimension("time", "fs", {"fs": 1.0, "ps": 1e3, "ns": 1e6}, "0.5 fs
 WALL_TIME: Final = Dimension(
     "wall time", "s", {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}, "12 h"
 )
+MEMORY: Final = Dimension("memory", "MB", {"MB": 1.0, "GB": 1e3}, "4 GB")
 TEMPERATURE: Final = Dimension("temperature", "K", {"K": 1.0}, "300 K")
 FORCE: Final = Dimension(
     "force",
@@ -87,7 +88,7 @@ GENERATIONS: Final = Dimension(
     "3 generations",
 )
 DIMENSIONS: Final = (
-    TIME, WALL_TIME, TEMPERATURE, FORCE, ENERGY, ENERGY_PER_ATOM, LENGTH, RATE, GENERATIONS,
+    TIME, WALL_TIME, MEMORY, TEMPERATURE, FORCE, ENERGY, ENERGY_PER_ATOM, LENGTH, RATE, GENERATIONS,
 )  # fmt: skip
 
 

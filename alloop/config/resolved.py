@@ -22,6 +22,9 @@ IMMUTABLE: Final = (
 )  # fmt: skip
 """Keys on which finished work depends (``*`` is any id): they stay as they were at the start."""
 
+ADJUSTABLE: Final = ("tiers.*.method.memory", "tiers.*.method.max_time")
+"""Keys among them that no label depends on."""
+
 
 @dataclass(frozen=True, slots=True)
 class Change:
@@ -33,7 +36,11 @@ class Change:
 
     @property
     def immutable(self) -> bool:
-        """Whether a running campaign cannot take this change."""
+        """Whether a running campaign cannot take this change; it can take another tier."""
+        if self.old is None and len(self.path) == 2 and self.path[0] == "tiers":
+            return False
+        if len(self.path) == 4 and any(_matches(self.path, p.split(".")) for p in ADJUSTABLE):
+            return False
         return any(_matches(self.path, pattern.split(".")) for pattern in IMMUTABLE)
 
     def __str__(self) -> str:
@@ -82,9 +89,25 @@ def check_changes(old: str, loaded: LoadedCampaign) -> list[Change]:
         for change in changes
         if change.immutable
     ]
+    problems += _moved_tiers(json.loads(old)["tiers"], loaded.config)
     if problems:
         raise ConfigError(report(str(loaded.path), problems, loaded.marks))
     return changes
+
+
+def _moved_tiers(old: list[dict[str, Any]], config: Campaign) -> list[Problem]:
+    """Return the first tier that is not where it was: a new one comes after all others."""
+    before, after = [tier["id"] for tier in old], [tier.id for tier in config.tiers]
+    if not set(before) <= set(after):  # the change itself says so
+        return []
+    for place, (one, other) in enumerate(zip(before, after, strict=False)):
+        if one != other:
+            what = (
+                f"stands where {one} was (tier {place + 1} of {', '.join(before)}): tiers keep"
+                " their order, and a new one comes last"
+            )
+            return [Problem(("tiers", other), what)]
+    return []
 
 
 def _diff(old: Any, new: Any, path: Path) -> Iterator[Change]:

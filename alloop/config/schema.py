@@ -16,49 +16,55 @@ from alloop.config.quantities import WITH_UNITS, Quantity
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
+    from alloop.config.section import Section
+
 BEGIN: Final = "<!-- generated: alloop.config.schema.refresh -->\n"
 END: Final = "<!-- end of generated -->\n"
 _PLAIN: Final = {int: "integer", float: "number", str: "text", bool: "true or false"}
 
 
-def json_schema() -> dict[str, Any]:
-    """Return the JSON schema (draft 2020-12) of the campaign file."""
-    schema = Campaign.model_json_schema(by_alias=True)
-    for key in all_keys():
-        home = schema if key.section is Campaign else schema["$defs"][key.section.__name__]
+def json_schema(
+    root: type[Section] = Campaign, title: str = "alloop campaign"
+) -> dict[str, Any]:
+    """Return the JSON schema (draft 2020-12) of the campaign file, or of another kind of file."""
+    schema = root.model_json_schema(by_alias=True)
+    for key in all_keys(root):
+        home = schema if key.section is root else schema["$defs"][key.section.__name__]
         entry = home["properties"][key.name]
         if "default" in entry:
             entry["default"] = _written(key.info)
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    schema["title"] = "alloop campaign"
+    schema["title"] = title
     return schema
 
 
-def markdown_table() -> str:
+def markdown_table(root: type[Section] = Campaign) -> str:
     """Return a Markdown table of every key: what it holds, unit, default, meaning."""
     # One key can mean something else beside another engine: a row for each meaning.
     rows: dict[tuple[str, str | None], list[Key]] = {}
-    for key in all_keys():
+    for key in all_keys(root):
         rows.setdefault((key.path, key.info.description), []).append(key)
     lines = ["| key | holds | unit | default | meaning |", "|---|---|---|---|---|"]
     for (path, _), keys in rows.items():
         info = keys[0].info
         holds = ", ".join(dict.fromkeys(_holds(key.info) for key in keys))
-        engines = [f"`{engine}`" for key in keys for engine in key.engines]
-        only = f"Engine {', '.join(engines)}: " if engines and keys[0].name != "engine" else ""
+        engines = dict.fromkeys(f"`{engine}`" for key in keys for engine in key.engines)
+        chosen_by = keys[0].section.discriminator
+        one_of_many = engines and keys[0].name != chosen_by
+        only = f"{chosen_by.capitalize()} {', '.join(engines)}: " if one_of_many else ""
         cells = (f"`{path}`", holds, _unit(info), _default(info), f"{only}{info.description}")
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
-def refresh(page: Path) -> bool:
+def refresh(page: Path, root: type[Section] = Campaign) -> bool:
     """Put the present table between the marks of a Markdown page; say whether it was out of date.
 
     Raises ValueError if the page has no marks.
     """
     text = page.read_text(encoding="utf-8")
     begin, end = text.index(BEGIN) + len(BEGIN), text.index(END)
-    new = f"{text[:begin]}{markdown_table()}{text[end:]}"
+    new = f"{text[:begin]}{markdown_table(root)}{text[end:]}"
     page.write_text(new, encoding="utf-8")
     return new != text
 

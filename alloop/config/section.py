@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, TypeVar
+from typing import Annotated, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Strict, StringConstraints
 
@@ -26,3 +26,6 @@ class Section(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, allow_inf_nan=False, validate_by_name=False
     )
+
+    discriminator: ClassVar[str] = "engine"
+    """The key whose value chooses between sections that may stand at one place."""

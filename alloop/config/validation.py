@@ -8,12 +8,13 @@ run on that rest, and those of their findings that touch a cut are dropped.
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from pydantic import ValidationError
 
 from alloop.config.model import Campaign
 from alloop.config.problems import Path, Problem, did_you_mean
+from alloop.config.section import Section
 from alloop.config.wording import explain
 
 if TYPE_CHECKING:
@@ -26,36 +27,47 @@ _STAND_IN: Final[dict[str, Any]] = {
     "tiers": [{"id": "unnamed", "method": {"engine": "tblite"}}],
 }
 
+Root = TypeVar("Root", bound=Section)
+
 
 def validate(data: Any) -> tuple[Campaign | None, list[Problem], list[Path]]:
     """Return a campaign (of what is sound, if not all is), the problems, and what was cut out."""
+    return validate_as(Campaign, data, _STAND_IN)
+
+
+def validate_as(
+    root: type[Root], data: Any, stand_in: dict[str, Any]
+) -> tuple[Root | None, list[Problem], list[Path]]:
+    """Do the same for another kind of file; ``stand_in`` holds its required sections."""
     try:
-        return Campaign.model_validate(data), [], []
+        return root.model_validate(data), [], []
     except ValidationError as error:
-        problems = [_translate(found, data) for found in _errors(error)]
+        problems = [_translate(found, data, root) for found in _errors(error)]
     if not isinstance(data, dict):
         return None, problems, [()]
     rest = copy.deepcopy(data)
     cuts: list[Path] = []
-    for key, value in _STAND_IN.items():
+    for key, value in stand_in.items():
         if key not in rest:
             cuts.append((key,))
             rest[key] = value
-    return _prune(rest, cuts), problems, cuts
+    return _prune(root, rest, cuts, stand_in), problems, cuts
 
 
-def _prune(rest: dict[str, Any], cuts: list[Path]) -> Campaign | None:
+def _prune(
+    root: type[Root], rest: dict[str, Any], cuts: list[Path], stand_in: dict[str, Any]
+) -> Root | None:
     """Cut faulty values out of ``rest`` until it is valid; give up when nothing can be cut."""
     while True:
         try:
-            return Campaign.model_validate(rest)
+            return root.model_validate(rest)
         except ValidationError as error:
             places = {_place(found, rest) for found in _errors(error)}
         before = len(cuts)
         # Last places first: removing an item of a list must not move those still to be removed.
         for place in sorted(places, key=_order, reverse=True):
             cut = place
-            while cut and not _remove(rest, cut):
+            while cut and not _remove(rest, cut, stand_in):
                 cut = cut[:-1]
             if cut:
                 cuts.append(cut)
@@ -67,11 +79,11 @@ def _order(path: Path) -> list[tuple[int, str]]:
     return [(part, "") if isinstance(part, int) else (-1, part) for part in path]
 
 
-def _remove(data: dict[str, Any], path: Path) -> bool:
+def _remove(data: dict[str, Any], path: Path, stand_in: dict[str, Any]) -> bool:
     """Remove the value at ``path``; a required section is replaced by a stand-in."""
     holder = _follow(data, path[:-1])
-    if len(path) == 1 and path[0] in _STAND_IN:
-        data[str(path[0])] = copy.deepcopy(_STAND_IN[str(path[0])])
+    if len(path) == 1 and path[0] in stand_in:
+        data[str(path[0])] = copy.deepcopy(stand_in[str(path[0])])
         return True
     if isinstance(holder, dict) and path[-1] in holder:
         del holder[path[-1]]
@@ -92,8 +104,8 @@ def _errors(error: ValidationError) -> list[ErrorDetails]:
     ]
 
 
-def _translate(found: ErrorDetails, data: Any) -> Problem:
-    return Problem(_place(found, data), explain(found))
+def _translate(found: ErrorDetails, data: Any, root: type[Section]) -> Problem:
+    return Problem(_place(found, data), explain(found, root))
 
 
 def _place(found: ErrorDetails, data: Any) -> Path:

@@ -1,12 +1,14 @@
-"""Pydantic's errors in the words of the campaign file: what is wrong, and what would be right."""
+"""Pydantic's errors in the words of the file: what is wrong, and what would be right."""
 
 from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from alloop.config.anatomy import all_keys, field_of, keys_of, section_of, type_at
+from alloop.config.anatomy import Key, all_keys, field_of, keys_of, section_of, type_at
+from alloop.config.model import Campaign
 from alloop.config.problems import did_you_mean
+from alloop.config.section import Section
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -14,32 +16,42 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 
-def explain(found: ErrorDetails) -> str:
+def explain(found: ErrorDetails, root: type[Section] = Campaign) -> str:
     """Return what one of pydantic's errors means for the writer of the file."""
+    if found["type"] in _WORDS_OF_KEYS:
+        return _WORDS_OF_KEYS[found["type"]](found, root)
     word = _WORDS.get(found["type"])
     return word(found) if word else found["msg"]
 
 
-def _unknown(found: ErrorDetails) -> str:
+def _unknown(found: ErrorDetails, root: type[Section]) -> str:
     *around, key = found["loc"]
-    known = keys_of(type_at(around))
-    homes = [one.home for one in all_keys() if one.name == key]
+    known = keys_of(type_at(around, root))
+    homes = [_home(one) for one in all_keys(root) if one.name == key]
     if homes:
         return f"unknown key here; '{key}' belongs to {' or '.join(dict.fromkeys(homes))}"
     hint = did_you_mean(str(key), known)
     return f"unknown key{hint}" if hint else f"unknown key; known here: {', '.join(known)}"
 
 
-def _missing(found: ErrorDetails) -> str:
+def _home(key: Key) -> str:
+    """Return where a key belongs, and beside which kind of section if there are several."""
+    section = key.section
+    if section.discriminator == Section.discriminator or not key.engines:
+        return key.home
+    return f"{key.home} of {section.discriminator} {', '.join(map(str, key.engines))}"
+
+
+def _missing(found: ErrorDetails, root: type[Section]) -> str:
     *around, key = found["loc"]
-    section = section_of(type_at(around))
+    section = section_of(type_at(around, root))
     text = section.model_fields[field_of(section, key)].description if section else None
     return f"this key is required: {text}" if text else "this key is required"
 
 
-def _untagged(found: ErrorDetails) -> str:
+def _untagged(found: ErrorDetails, root: type[Section]) -> str:
     tag = str(found["ctx"]["discriminator"]).strip("'")
-    meaning = next(one.info.description for one in all_keys() if one.name == tag)
+    meaning = next(one.info.description for one in all_keys(root) if one.name == tag)
     what = f"this key is required: {meaning}"
     near = [key for key in found["input"] if did_you_mean(str(key), [tag])]
     return f"{what} Is '{near[0]}' meant to be it?" if near else what
@@ -90,12 +102,14 @@ def _pattern(found: ErrorDetails) -> str:
     return f"{_shown(found['input'])}: {words}"
 
 
-_WORDS: Final[dict[str, Callable[[ErrorDetails], str]]] = {
+_WORDS_OF_KEYS: Final[dict[str, Callable[[ErrorDetails, type[Section]], str]]] = {
     "extra_forbidden": _unknown,
     "missing": _missing,
+    "union_tag_not_found": _untagged,
+}
+_WORDS: Final[dict[str, Callable[[ErrorDetails], str]]] = {
     "literal_error": _choice,
     "union_tag_invalid": _choice,
-    "union_tag_not_found": _untagged,
     "int_type": _type("an integer"),
     "int_from_float": _type("an integer"),
     "float_type": _type("a number"),

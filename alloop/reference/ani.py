@@ -17,7 +17,7 @@ from alloop.errors import MethodError, ModelError
 from alloop.potentials.ani.pretrained import pretrained
 from alloop.potentials.committee import Committee, build_committee
 from alloop.potentials.evaluation import check_elements
-from alloop.reference.engine import EngineError, EngineReference, program_version
+from alloop.reference.engine import Answer, EngineError, EngineReference, program_version
 from alloop.reference.failures import FailureCode
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class MeanOfCommittee:
 
     committee: Committee
 
-    def __call__(self, frame: Frame, attempt: int) -> tuple[float, NDArray[np.float64]]:
+    def __call__(self, frame: Frame, attempt: int) -> Answer:
         """Return energy (eV) and forces (eV/Å); EngineError where two atoms coincide."""
         del attempt  # there is nothing to converge
         cell = None
@@ -85,4 +85,4 @@ class MeanOfCommittee:
         # Coordinates of a frame are finite: only a clash has no energy.
         if answer.forces is None or not np.isfinite(energy):
             raise EngineError(FailureCode.CLASH, "two atoms lie on top of each other")
-        return energy, answer.forces[0].numpy()
+        return Answer(energy, answer.forces[0].numpy())

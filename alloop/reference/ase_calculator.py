@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from alloop.errors import MethodError
-from alloop.reference.engine import EngineReference, program_version
+from alloop.reference.engine import Answer, EngineReference, program_version
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,7 +51,7 @@ def build(
     package = path.partition(".")[0].partition(":")[0]
     return EngineReference(
         name=method.level_of_theory(multiplicity),
-        program=f"{package} {program_version(package)}",
+        program=getattr(factory, "program", f"{package} {program_version(package)}"),
         numbers=numbers,
         charge=charge,
         multiplicity=multiplicity,
@@ -67,20 +67,21 @@ class _SinglePoint:
         self._make, self._info = make, info
         self._calculator: Calculator | None = make()
 
-    def __call__(self, frame: Frame, attempt: int) -> tuple[float, NDArray[np.float64]]:
+    def __call__(self, frame: Frame, attempt: int) -> Answer:
         del attempt  # an unknown calculator has no known settings to try next
         calculator = self._calculator or self._make()
         self._calculator = None  # stays so if the lines below fail: its state is then unknown
         atoms = frame.to_atoms()
         atoms.info.update(self._info)
-        calculator.reset()
+        if hasattr(calculator, "reset"):  # those that go through files have none
+            calculator.reset()
         atoms.calc = calculator
         forces = np.array(atoms.get_forces(), dtype=np.float64)
         energy = atoms.get_potential_energy()
         # With smeared electrons the forces belong to the free energy, not to ASE's "energy".
         energy = float(calculator.results.get("free_energy", energy))
         self._calculator = calculator
-        return energy, forces
+        return Answer(energy, forces)
 
 
 def _load(path: str) -> Callable[..., Calculator]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from importlib import metadata
 from typing import TYPE_CHECKING, Protocol
 
@@ -13,6 +14,8 @@ from alloop.frames import Frame, Label, check_spin, symbols
 from alloop.reference.failures import FailureCode, classify, label_error
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
 
@@ -24,10 +27,27 @@ class EngineError(Exception):
         self.code, self.words = code, words
 
 
-class SinglePoint(Protocol):
-    """Energy (eV) and forces (n_atoms, 3) (eV/Å) of a frame, sought harder at each attempt."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Answer:
+    """What an engine computed for one frame.
 
-    def __call__(self, frame: Frame, attempt: int) -> tuple[float, NDArray[np.float64]]:
+    Attributes
+    ----------
+    energy : eV.
+    forces : (n_atoms, 3), eV/Å; None where the method gives energies alone.
+    diagnostics : numbers about the calculation, by name.
+
+    """
+
+    energy: float
+    forces: NDArray[np.float64] | None = None
+    diagnostics: Mapping[str, float] = field(default_factory=dict)
+
+
+class SinglePoint(Protocol):
+    """Energy and forces of a frame, sought harder at each attempt."""
+
+    def __call__(self, frame: Frame, attempt: int) -> Answer:
         """Compute; raise EngineError or one of the engine's own exceptions."""
 
 
@@ -44,6 +64,7 @@ class EngineReference:
     multiplicity : spin multiplicity 2S + 1.
     single_point : the engine.
     failures : exceptions by which this engine says that it cannot label a frame.
+    gives_forces : whether its labels have forces.
 
     """
 
@@ -54,6 +75,7 @@ class EngineReference:
     multiplicity: int
     single_point: SinglePoint
     failures: tuple[type[Exception], ...]
+    gives_forces: bool = True
 
     def __post_init__(self) -> None:
         numbers = np.array(self.numbers, dtype=np.int64)
@@ -62,7 +84,7 @@ class EngineReference:
         object.__setattr__(self, "numbers", numbers)
 
     def label(self, frame: Frame, attempt: int = 0) -> Label:
-        """Return energy (eV) and forces (eV/Å) of one frame.
+        """Return the energy (eV), the forces (eV/Å) if there are any, and diagnostics of a frame.
 
         ``attempt`` counts earlier failures of the frame; each changes how hard the engine tries.
 
@@ -76,17 +98,21 @@ class EngineReference:
         """
         self._check_system(frame)
         try:
-            energy, forces = self.single_point(frame, attempt)
+            answer = self.single_point(frame, attempt)
         except EngineError as error:
             raise label_error(frame.key, self.name, error.words, error.code) from error
         except self.failures as error:
             words = str(error) or type(error).__name__
             raise label_error(frame.key, self.name, words, classify(words)) from error
-        if not (np.isfinite(energy) and np.isfinite(forces).all()):
-            bad = np.sum(~np.isfinite(forces))
-            words = f"energy {energy} eV, {bad} force components that are not finite"
+        self._check_finite(frame, answer)
+        diagnostics = {name: float(x) for name, x in answer.diagnostics.items() if math.isfinite(x)}
+        return Label(frame.key, self.name, answer.energy, answer.forces, diagnostics)
+
+    def _check_finite(self, frame: Frame, answer: Answer) -> None:
+        bad = 0 if answer.forces is None else int(np.sum(~np.isfinite(answer.forces)))
+        if bad or not math.isfinite(answer.energy):
+            words = f"energy {answer.energy} eV, {bad} force components that are not finite"
             raise label_error(frame.key, self.name, words, FailureCode.NOT_FINITE)
-        return Label(frame.key, self.name, energy, forces)
 
     def _check_system(self, frame: Frame) -> None:
         mine = (self.numbers.tolist(), self.charge, self.multiplicity)

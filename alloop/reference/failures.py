@@ -21,12 +21,15 @@ class FailureCode(StrEnum):
     """Reason codes of :class:`~alloop.errors.LabelError`, as the ledger stores them."""
 
     SCF_NOT_CONVERGED = "scf_not_converged"
+    CC_NOT_CONVERGED = "cc_not_converged"
+    WRONG_SPIN = "wrong_spin"
     LINEAR_ALGEBRA = "linear_algebra"
     NOT_FINITE = "not_finite"
     CLASH = "clash"
     UNSUPPORTED = "unsupported"
     NOT_MINIMISED = "not_minimised"
     TIMEOUT = "timeout"
+    OUT_OF_MEMORY = "out_of_memory"
     ENGINE_ERROR = "engine_error"
 
 
@@ -81,6 +84,12 @@ RULES: Final[Mapping[FailureCode, FailureRule]] = MappingProxyType(
         FailureCode.SCF_NOT_CONVERGED: FailureRule(
             len(SCF_LADDER), "drop the frame, it may be far from every ground state"
         ),
+        FailureCode.CC_NOT_CONVERGED: FailureRule(
+            3, "drop the frame, one determinant may not describe it (see t1 of its neighbours)"
+        ),
+        FailureCode.WRONG_SPIN: FailureRule(
+            len(SCF_LADDER), "drop the frame, its spin states mix: one determinant is not enough"
+        ),
         FailureCode.LINEAR_ALGEBRA: FailureRule(
             len(SCF_LADDER), "drop the frame, its electronic structure diverges"
         ),
@@ -93,6 +102,9 @@ RULES: Final[Mapping[FailureCode, FailureRule]] = MappingProxyType(
             1, "start from a better structure or allow more steps"
         ),
         FailureCode.TIMEOUT: FailureRule(2, "allow more time for a label"),
+        FailureCode.OUT_OF_MEMORY: FailureRule(
+            2, "allow more memory for a label, or take a smaller basis or density fitting"
+        ),
         FailureCode.ENGINE_ERROR: FailureRule(2, "read the engine's words; drop the frame"),
     }
 )
@@ -103,6 +115,9 @@ _WORDS: Final = (
     ("could not generate molecular structure", FailureCode.CLASH),  # xtb
     ("not converge", FailureCode.SCF_NOT_CONVERGED),  # "SCF not converged", "did not converge"
     ("eigenvalue problem", FailureCode.LINEAR_ALGEBRA),
+    ("insufficient memory", FailureCode.OUT_OF_MEMORY),  # PySCF
+    ("not enough memory", FailureCode.OUT_OF_MEMORY),  # PySCF
+    ("unable to allocate", FailureCode.OUT_OF_MEMORY),  # NumPy
 )
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from alloop.errors import MethodError
+from alloop.reference.choice import check_choice
+from alloop.reference.pyscf.options import PyscfOptions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,6 +27,8 @@ ENGINES: Final = {
     "xtb": "alloop.reference.xtb",
     "ani": "alloop.reference.ani",
     "ase": "alloop.reference.ase_calculator",
+    "pyscf": "alloop.reference.pyscf.build",
+    "external": "alloop.reference.external",
 }
 """Where each engine lives; its ``build(method, numbers, charge, multiplicity)`` is called."""
 
@@ -34,7 +37,7 @@ MODELS: Final = {
     "xtb": ("GFN2-xTB", "GFN1-xTB"),
     "ani": ("ANI-1x", "ANI-1ccx", "ANI-2x"),
 }
-"""What each engine can compute; an ASE calculator's model is named by the user."""
+"""What each engine can compute; the others' levels of theory are named by the user or PySCF."""
 
 _ASE_OPTIONS = ("calculator", "kwargs", "info")
 
@@ -50,6 +53,10 @@ class Reference(Protocol):
     def program(self) -> str:
         """Program and version that does the work."""
 
+    @property
+    def gives_forces(self) -> bool:
+        """Whether its labels have forces."""
+
     def label(self, frame: Frame, attempt: int = 0) -> Label:
         """Return energy (eV) and forces (eV/Å); raise LabelError where the method gives none."""
 
@@ -60,12 +67,15 @@ class MethodSpec:
 
     Attributes
     ----------
-    engine : ``tblite``, ``xtb``, ``ani`` or ``ase``.
-    model : a name of :data:`MODELS`; with ``ase`` the user's name for the level of theory.
+    engine : a key of :data:`ENGINES`.
+    model : a name of :data:`MODELS`; with ``ase`` and ``external`` the user's name for the level of
+        theory; with ``pyscf`` the name that follows from the options, and it may be left out.
     options : for ``ase``: ``calculator`` (``package.module:Class``), ``kwargs`` for its
         constructor and ``info`` for ``Atoms.info``. The values ``"{charge}"`` and
         ``"{multiplicity}"`` in them stand for the system's. For ``ani``: ``folder`` that holds
-        the weights, see :func:`alloop.potentials.ani.pretrained.pretrained`.
+        the weights, see :func:`alloop.potentials.ani.pretrained.pretrained`. For ``pyscf``: those
+        of :class:`alloop.reference.pyscf.options.PyscfOptions`. For ``external``: ``forces``,
+        whether its labels have them (true).
 
     Raises
     ------
@@ -75,11 +85,11 @@ class MethodSpec:
     """
 
     engine: str
-    model: str = "GFN2-xTB"
+    model: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _check_choice("engine", self.engine, tuple(ENGINES))
+        check_choice("engine", self.engine, tuple(ENGINES))
         try:
             options = json.loads(json.dumps(dict(self.options)))
         except TypeError as error:
@@ -87,26 +97,50 @@ class MethodSpec:
                 f"options of method {self.model} are not plain data: {error}"
             ) from None
         object.__setattr__(self, "options", options)
-        if self.engine == "ase":
-            self._check_ase()
-            return
-        _check_choice(f"model of engine {self.engine}", self.model, MODELS[self.engine])
-        if self.engine == "ani":
-            self._check_ani()
-        elif options:
-            raise MethodError(f"engine {self.engine} takes no options, got {sorted(options)}")
+        if not self.model and self.engine in ("tblite", "xtb"):
+            object.__setattr__(self, "model", "GFN2-xTB")
+        check = {"ase": self._check_ase, "pyscf": self._settle_pyscf, "ani": self._check_ani}
+        check |= {"external": self._check_external}
+        check.get(self.engine, self._check_no_options)()
+
+    def _check_no_options(self) -> None:
+        check_choice(f"model of engine {self.engine}", self.model, MODELS[self.engine])
+        if self.options:
+            raise MethodError(f"engine {self.engine} takes no options, got {sorted(self.options)}")
+
+    def _settle_pyscf(self) -> None:
+        options = PyscfOptions.from_mapping(self.options)
+        if self.model not in ("", options.name):
+            raise MethodError(
+                f"engine pyscf calls this level of theory {options.name!r}, not {self.model!r}"
+            )
+        object.__setattr__(self, "model", options.name)
+        object.__setattr__(self, "options", options.to_json())
+
+    def _check_external(self) -> None:
+        self._check_named()
+        for key, value in self.options.items():
+            check_choice("option of engine external", key, ("forces",))
+            if not isinstance(value, bool):
+                raise MethodError(f"option forces of engine external is {value!r}, want a bool")
+
+    def _check_named(self) -> None:
+        if not self.model:
+            raise MethodError(
+                f"engine {self.engine} needs a model: your name for this level of theory"
+            )
 
     def _check_ani(self) -> None:
+        check_choice("model of engine ani", self.model, MODELS["ani"])
         for key, folder in self.options.items():
-            _check_choice("option of engine ani", key, ("folder",))
+            check_choice("option of engine ani", key, ("folder",))
             if not isinstance(folder, str):
                 raise MethodError(f"option folder of engine ani is {folder!r}, want a path")
 
     def _check_ase(self) -> None:
-        if not self.model:
-            raise MethodError("engine ase needs a model: your name for this level of theory")
+        self._check_named()
         for key in self.options:
-            _check_choice("option of engine ase", key, _ASE_OPTIONS)
+            check_choice("option of engine ase", key, _ASE_OPTIONS)
         path = self.options.get("calculator")
         if not isinstance(path, str) or not all(path.partition(":")):
             raise MethodError(
@@ -116,13 +150,25 @@ class MethodSpec:
             if not isinstance(self.options.get(key, {}), dict):
                 raise MethodError(f"option {key} of engine ase must map names to values")
 
+    @property
+    def gives_forces(self) -> bool:
+        """Whether its labels have forces, at least those of closed shells.
+
+        A reference knows for its system: see ``Reference.gives_forces``.
+        """
+        if self.engine == "pyscf":
+            return PyscfOptions.from_mapping(self.options).gives_forces(multiplicity=1)
+        return bool(self.engine != "external" or self.options.get("forces", True))
+
     def level_of_theory(self, multiplicity: int) -> str:
         """Return the name of the level of theory for systems of this spin multiplicity.
 
         Restricted GFN2-xTB puts singlet O2 below triplet O2, so open shells are spin-polarised and
         carry another name (doi:10.1002/jcc.27185). Raises MethodError where the engine cannot.
         """
-        if self.engine == "ase" or multiplicity == 1 or self.model.startswith(SPIN_POLARISED):
+        if self.engine in ("ase", "pyscf", "external"):
+            return self.model
+        if multiplicity == 1 or self.model.startswith(SPIN_POLARISED):
             return self.model
         if self.engine == "ani":
             raise MethodError(
@@ -145,7 +191,7 @@ class MethodSpec:
     def from_json(cls, data: Mapping[str, Any]) -> MethodSpec:
         """Make a method from plain data; raises MethodError on keys that it does not know."""
         for key in data:
-            _check_choice("key of a method", key, ("engine", "model", "options"))
+            check_choice("key of a method", key, ("engine", "model", "options"))
         if "engine" not in data:
             raise MethodError(f"a method needs an engine, one of {', '.join(ENGINES)}")
         return cls(**data)
@@ -169,9 +215,10 @@ def build_reference(
     return reference
 
 
-def _check_choice(what: str, got: str, known: tuple[str, ...]) -> None:
-    if got in known:
-        return
-    near = difflib.get_close_matches(str(got), known, n=1, cutoff=0.5)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise MethodError(f"unknown {what} {got!r}, want one of {', '.join(known)}{hint}")
+def demand_forces(reference: Reference, purpose: str) -> None:
+    """Raise MethodError if a reference gives energies alone and ``purpose`` needs forces."""
+    if not reference.gives_forces:
+        raise MethodError(
+            f"{purpose} needs forces, and {reference.name} gives energies alone for this system:"
+            " choose a method that has gradients"
+        )

@@ -13,7 +13,7 @@ from ase.optimize import BFGS
 
 from alloop.frames import Frame
 from alloop.reference.failures import FailureCode, label_error
-from alloop.reference.method import build_reference
+from alloop.reference.method import build_reference, demand_forces
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,13 +30,15 @@ class ReferenceCalculator(Calculator):
     """A reference method as an ASE calculator, for systems like a given frame.
 
     Energy in eV, forces in eV/Å; charge and multiplicity are the frame's, all else the atoms'. A
-    geometry without a label raises LabelError through whatever ASE algorithm is running.
+    geometry without a label raises LabelError through whatever ASE algorithm is running. A method
+    that gives no forces is refused with MethodError.
     """
 
     implemented_properties = ["energy", "forces"]  # noqa: RUF012  as ASE declares it
 
     def __init__(self, reference: Reference, frame: Frame) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # ASE
+        demand_forces(reference, "an ASE calculator")
         self._reference, self._frame = reference, frame
 
     def calculate(
@@ -75,17 +77,19 @@ def optimise(reference: Reference, frame: Frame, fmax: float = 0.01, max_steps: 
 def hessian(reference: Reference, frame: Frame, step: float = HESSIAN_STEP) -> NDArray[np.float64]:
     """Return the (3 n_atoms, 3 n_atoms) second derivatives of the energy, eV/Å², symmetrised.
 
-    Central differences of the forces, 6 n_atoms labels; raises LabelError if one fails.
+    Central differences of the forces, 6 n_atoms labels; raises LabelError if one fails, and
+    MethodError if the method gives no forces.
     """
+    demand_forces(reference, "a Hessian")
     size = 3 * frame.n_atoms
     rows = np.empty((size, size))
     for index in range(size):
         shift = np.zeros(size)
         shift[index] = step
         moved = shift.reshape(-1, 3)
-        ahead = reference.label(dataclasses.replace(frame, positions=frame.positions + moved))
-        behind = reference.label(dataclasses.replace(frame, positions=frame.positions - moved))
-        rows[index] = (behind.forces - ahead.forces).ravel() / (2.0 * step)
+        ahead = _forces(reference, frame, frame.positions + moved)
+        behind = _forces(reference, frame, frame.positions - moved)
+        rows[index] = (behind - ahead).ravel() / (2.0 * step)
     return (rows + rows.T) / 2.0
 
 
@@ -108,6 +112,13 @@ def isolated_atom_energy(method: MethodSpec, number: int) -> float:
 def ground_state_multiplicity(number: int) -> int:
     """Return 2S + 1 of a neutral atom in its ground state (ASE's table of unpaired electrons)."""
     return int(ground_state_magnetic_moments[number]) + 1
+
+
+def _forces(
+    reference: Reference, frame: Frame, positions: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    label = reference.label(dataclasses.replace(frame, positions=positions))
+    return np.asarray(label.forces, dtype=np.float64)
 
 
 def _moved(frame: Frame, atoms: Atoms) -> Frame:

@@ -25,7 +25,7 @@ from alloop.potentials.library import find_members
 from alloop.reference.ani import MeanOfCommittee
 from alloop.reference.engine import EngineReference, program_version
 from alloop.reference.failures import may_retry
-from alloop.reference.method import MODELS, MethodSpec, build_reference
+from alloop.reference.method import MODELS, MethodSpec, build_reference, demand_forces
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -141,12 +141,13 @@ class ReferenceCommittee:
     """A reference method as a committee of one member, asked about one replica after another.
 
     A geometry without a label has NaN, so that dynamics ends that replica and no other. Charge,
-    multiplicity and numbers are those of a frame.
+    multiplicity and numbers are those of a frame. MethodError if the reference gives no forces.
     """
 
     n_members = 1
 
     def __init__(self, reference: Reference, frame: Frame) -> None:
+        demand_forces(reference, "dynamics")
         self._reference, self._frame = reference, frame
         self.elements = tuple(sorted({int(z) for z in frame.numbers}))
 
@@ -171,7 +172,7 @@ class ReferenceCommittee:
         labels = [self._label(replica) for replica in positions.detach().cpu().numpy()]
         shape = positions.shape[1:]
         energies = [[np.nan if x is None else x.energy for x in labels]]
-        slopes = np.stack([np.full(shape, np.nan) if x is None else x.forces for x in labels])
+        slopes = np.stack([_forces(x, shape) for x in labels])
         mean = torch.from_numpy(slopes).to(positions.device)
         return Evaluation(
             torch.tensor(energies, dtype=torch.float64, device=positions.device),
@@ -193,3 +194,7 @@ class ReferenceCommittee:
                 attempt += 1
                 if not may_retry(error.code, attempt):
                     return None
+
+
+def _forces(label: Label | None, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    return np.full(shape, np.nan) if label is None or label.forces is None else label.forces

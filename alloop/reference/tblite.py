@@ -15,7 +15,7 @@ from tblite import library
 from tblite.exceptions import TBLiteRuntimeError
 from tblite.interface import Calculator
 
-from alloop.reference.engine import EngineError, EngineReference
+from alloop.reference.engine import Answer, EngineError, EngineReference
 from alloop.reference.failures import FailureCode, scf_settings
 from alloop.reference.method import SPIN_POLARISED
 from alloop.reference.valence import check_electrons
@@ -51,7 +51,7 @@ class _SinglePoint:
 
     name: str
 
-    def __call__(self, frame: Frame, attempt: int) -> tuple[float, NDArray[np.float64]]:
+    def __call__(self, frame: Frame, attempt: int) -> Answer:
         _check_periodicity(frame)
         bohr = frame.positions / ANGSTROM_PER_BOHR
         calculator = Calculator(
@@ -66,7 +66,7 @@ class _SinglePoint:
         self._configure(calculator, attempt)
         result = calculator.singlepoint()
         forces = -result.get("gradient") * (EV_PER_HARTREE / ANGSTROM_PER_BOHR)
-        return float(result.get("energy")) * EV_PER_HARTREE, forces
+        return Answer(float(result.get("energy")) * EV_PER_HARTREE, forces)
 
     def _configure(self, calculator: Any, attempt: int) -> None:
         if self.name.startswith(SPIN_POLARISED):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from alloop.errors import MethodError
-from alloop.reference.engine import EngineError, EngineReference, program_version
+from alloop.reference.engine import Answer, EngineError, EngineReference, program_version
 from alloop.reference.failures import FailureCode
 from alloop.reference.valence import check_electrons
 from alloop.units import ANGSTROM_PER_BOHR, EV_PER_HARTREE
@@ -79,7 +79,7 @@ class _SinglePoint:
     interface: ModuleType
     name: str
 
-    def __call__(self, frame: Frame, attempt: int) -> tuple[float, NDArray[np.float64]]:
+    def __call__(self, frame: Frame, attempt: int) -> Answer:
         if frame.cell is not None:
             words = "xtb-python labels molecules; tblite also labels periodic cells"
             raise EngineError(FailureCode.UNSUPPORTED, words)
@@ -96,7 +96,7 @@ class _SinglePoint:
             calculator.set_electronic_temperature(temperature)
             result = calculator.singlepoint(result)
         forces = -result.get_gradient() * (EV_PER_HARTREE / ANGSTROM_PER_BOHR)
-        return float(result.get_energy()) * EV_PER_HARTREE, forces
+        return Answer(float(result.get_energy()) * EV_PER_HARTREE, forces)
 
     @property
     def _parametrisation(self) -> Any:

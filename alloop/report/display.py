@@ -13,9 +13,11 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
+from alloop.campaign import ladder
 from alloop.campaign.driver import Moment
-from alloop.config.model import Campaign
-from alloop_db.state import EvaluationState
+from alloop.campaign.verdict import below_target
+from alloop.config.model import Campaign, Tier
+from alloop_db.state import CampaignState, EvaluationState, TierState
 
 PLAIN_EVERY = 20.0
 """Without a terminal a line is printed at each change of stage and at least this often, s."""
@@ -80,25 +82,26 @@ class Display(Redrawn[Live]):
         audit = _last(state.evaluations, "audit") or _last(state.evaluations, "validation")
         error = f"; {audit.kind} {error_text(audit)}" if audit else ""
         return (
-            f"[{clock(moment.elapsed)}] generation {state.generation.number}, {moment.stage}:"
-            f" running {running}; labels {state.done} done, {state.failed} failed,"
-            f" {state.requested - state.done - state.failed} to go{error}"
+            f"[{clock(moment.elapsed)}] {self._turn(state)}, {moment.stage}:"
+            f" running {running}; {_labels_text(state)}{error}"
         )
 
     def _picture(self, moment: Moment) -> Group:
         state, config = moment.state, self._config
         head = Text.assemble(
             (f"{config.campaign.name}  ", "bold"),
-            f"generation {state.generation.number} of at most {config.stop.max_generations}"
-            f" · {moment.stage} · {clock(moment.elapsed)}{self._left(moment)}",
+            f"{self._turn(state)} · {moment.stage} · {clock(moment.elapsed)}{self._left(moment)}",
         )
-        labels = Text(
-            f"labels  {state.done} done · {state.failed} failed ·"
-            f" {state.requested - state.done - state.failed} to go ·"
-            f" budget {config.tiers[0].budget.labels}"
-        )
-        target = Text(f"target  force RMSE {config.target.force_rmse:g} eV/Å on audit frames")
-        return Group(head, labels, target, self._errors(moment), self._running(moment))
+        labels = [Text(_tier_text(tier, state.tiers[tier.id])) for tier in config.tiers]
+        tier = ladder.tier(config, state.generation.tier)
+        wanted = ladder.target(config, tier.id).force_rmse
+        target = Text(f"target  tier {tier.id}: force RMSE {wanted:g} eV/Å on audit frames")
+        return Group(head, *labels, target, self._errors(moment), self._running(moment))
+
+    def _turn(self, state: CampaignState) -> str:
+        """Return the generation, and its tier if there are several."""
+        tier = f" of tier {state.generation.tier}" if len(self._config.tiers) > 1 else ""
+        return f"generation {state.generation.number}{tier}"
 
     def _left(self, moment: Moment) -> str:
         """Say how long it can take at most, judging by the generations that are over."""
@@ -106,7 +109,8 @@ class Display(Redrawn[Live]):
         if number < 1:
             return ""
         so_far = state.seconds
-        most = so_far * (self._config.stop.max_generations + 1) / (number + 0.5) - so_far
+        turns = self._config.stop.max_generations * len(self._config.tiers) + 1
+        most = so_far * turns / (number + 0.5) - so_far
         if self._config.stop.wall_clock is not None:
             most = min(most, self._config.stop.wall_clock - so_far)
         return f" · at most about {clock(max(most, 0.0))} left"
@@ -119,7 +123,8 @@ class Display(Redrawn[Live]):
         for number in numbers[-8:]:
             found = {e.kind: e for e in moment.state.evaluations if e.generation == number}
             audit = found.get("audit")
-            met = audit is not None and (audit.force_high or 1e9) <= self._config.target.force_rmse
+            tier = moment.state.tier_of[number]
+            met = below_target(ladder.target(self._config, tier), audit)
             table.add_row(
                 str(number),
                 Text(error_text(audit), style="green" if met else ""),
@@ -140,10 +145,30 @@ class Display(Redrawn[Live]):
         return table
 
 
+def _labels_text(state: CampaignState) -> str:
+    """Return the labels of every tier that has any, in a few words."""
+    parts = [
+        f"{name}: {tier.done} done, {tier.failed} failed, {tier.to_go} to go"
+        for name, tier in state.tiers.items()
+        if tier.requested
+    ]
+    return "labels " + ("; ".join(parts) or "none yet")
+
+
+def _tier_text(tier: Tier, known: TierState) -> str:
+    hours = f" · {known.core_seconds / 3600:.2g} core-hours"
+    return (
+        f"labels  {tier.id}: {known.done} done · {known.failed} failed · {known.to_go} to go ·"
+        f" budget {tier.budget.labels}{hours}"
+    )
+
+
 def error_text(evaluation: EvaluationState | None) -> str:
     """Return an error with its interval, such as ``0.123 [0.101, 0.150]``."""
     if evaluation is None:
         return "–"
+    if evaluation.force_rmse is None:
+        return f"{1e3 * evaluation.energy_rmse:.2f} meV/atom"
     if evaluation.force_low is None or evaluation.force_high is None:
         return f"{evaluation.force_rmse:.3f}"
     return f"{evaluation.force_rmse:.3f} [{evaluation.force_low:.3f}, {evaluation.force_high:.3f}]"

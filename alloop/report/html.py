@@ -11,11 +11,11 @@ from sqlalchemy import Engine
 import alloop
 from alloop.artifacts import ArtifactStore, write_atomically
 from alloop.errors import DataError
-from alloop.report import sections
+from alloop.report import sections, tier_sections
 from alloop.report.markup import page, paragraph, table, verbatim, verdict
 from alloop.report.spacetime import spacetime
-from alloop.report.status import progress
-from alloop_db.ledger import open_readonly
+from alloop.report.status import status
+from alloop_db.ledger import open_as_newest
 from alloop_db.lock import holder
 from alloop_db.queries import run
 from alloop_db.schema import now
@@ -33,31 +33,30 @@ def write_report(directory: Path, output: Path | None = None) -> Path:
     path = directory / REPORT if output is None else output
     if path.is_dir():
         raise DataError(f"{path} is a folder, want a name for a file")
-    engine = open_readonly(directory)
-    try:
+    with open_as_newest(directory) as engine:
         owner = holder(directory)
         store = ArtifactStore(directory / "artifacts")
         text = render(engine, store, None if owner is None else str(owner))
-    finally:
-        engine.dispose()
     write_atomically(path, lambda temporary: _write(temporary, text))
     return path
 
 
 def render(engine: Engine, store: ArtifactStore, driver: str | None = None) -> str:
     """Return the report as HTML; ``driver`` is who drives the campaign now, if anybody."""
-    summary = progress(engine)
-    parts = (
-        ("Learning curve", sections.learning(engine)),
-        ("Generations", sections.generations(engine, summary["generations"])),
+    summary = status(engine)
+    parts = [
+        ("Learning curve", sections.learning(engine, summary["tiers"])),
+        ("Generations", sections.generations(engine, summary)),
         ("Labels and failures", sections.labels(engine, summary)),
-        ("Calibration", sections.calibration(engine)),
+        ("Calibration", sections.calibration(engine, summary["tiers"])),
         ("Trajectories", sections.trajectories(engine)),
         ("4D models", spacetime(engine, store)),
         ("Time", sections.stages(engine)),
         ("Machines and software", sections.machines(engine)),
         ("Campaign file", _config(engine)),
-    )
+    ]
+    if len(summary["tiers"]) > 1:
+        parts.insert(1, ("Tiers", tier_sections.tiers(engine, summary)))
     return page(f"Campaign {summary['name']}", _head(engine, summary, driver), parts)
 
 

@@ -25,7 +25,7 @@ _STYLES: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A force RMSE after training on ``labels`` labels, and its interval if known, eV/Å."""
+    """An error after training on ``labels`` labels, and its interval if known, in one unit."""
 
     labels: int
     error: float
@@ -53,11 +53,15 @@ class Blind:
         return positive(self.spread) and positive(self.error)
 
 
-def learning_curve(curves: Mapping[str, Sequence[Point]], target: float | None = None) -> Figure:
-    """Return force errors against numbers of labels, one curve for each name.
+def learning_curve(
+    curves: Mapping[str, Sequence[Point]],
+    target: float | None = None,
+    quantity: str = "force RMSE / eV/Å",
+) -> Figure:
+    """Return errors against numbers of labels, one curve for each name.
 
-    Points without an interval have open markers; ``target``, eV/Å, is a horizontal line. A bar far
-    longer than the rest leaves the picture.
+    Points without an interval have open markers; ``target`` is a horizontal line; ``quantity`` says
+    what the errors are, with their unit. A bar far longer than the rest leaves the picture.
     """
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
     axes = _logarithmic(figure)
@@ -68,7 +72,7 @@ def learning_curve(curves: Mapping[str, Sequence[Point]], target: float | None =
     if target is not None:
         axes.axhline(target, color="black", linewidth=0.8, linestyle=(0, (6, 3)), label="target")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set(xlabel="labels trained on", ylabel="force RMSE / eV/Å")
+    axes.set(xlabel="labels trained on", ylabel=quantity)
     axes.legend()
     return figure
 

@@ -10,9 +10,9 @@ from typing import Any, Final
 
 from sqlalchemy import Engine
 
-from alloop.config.quantities import FORCE, Quantity
 from alloop.report import plots
 from alloop.report.markup import paragraph, picture, table
+from alloop.report.tier_sections import diagnostics
 from alloop.report.words import error_words
 from alloop_db.queries import Result, run
 
@@ -21,15 +21,13 @@ _CURVES: Final = {
     "prospective": "blind: frames the committee chose",
 }
 _POINTS: Final = """
-SELECT kind, n_labels, force_rmse, force_low, force_high
+SELECT tier, kind, n_labels, force_rmse, force_low, force_high, energy_rmse
 FROM v_learning_curve JOIN evaluation USING (committee_id)
 WHERE n_labels IS NOT NULL
 ORDER BY v_learning_curve.generation
 """
-_TARGET: Final = """
-SELECT json_extract(resolved, '$.target.force_rmse') FROM config_version
-ORDER BY config_version_id DESC LIMIT 1
-"""
+_OF_TIERS: Final = ("tier", "level_of_theory", "mode")
+"""Columns that tell tiers apart: a campaign with one tier has no use for them."""
 _MACHINES: Final = """
 SELECT
     environment.environment_id, host, platform, python, environment.threads,
@@ -41,36 +39,58 @@ ORDER BY environment.environment_id
 """
 
 
-def learning(engine: Engine) -> str:
-    """Return the learning curve: force errors on unseen frames against labels."""
-    curves: dict[str, list[plots.Point]] = {name: [] for name in _CURVES}
-    for kind, *values in run(engine, _POINTS).rows:
-        if kind in curves:
-            curves[kind].append(plots.Point(*values))
-    drawn = {_CURVES[kind]: points for kind, points in curves.items() if points}
-    if not drawn:
+def learning(engine: Engine, tiers: list[dict[str, Any]]) -> str:
+    """Return the learning curve of each tier: errors on unseen frames against labels."""
+    rows, several = run(engine, _POINTS).rows, len(tiers) > 1
+    parts = []
+    for tier in tiers:
+        own = [row[1:] for row in rows if row[0] == tier["tier"] and row[1] in _CURVES]
+        if own:
+            name = f"Tier {tier['tier']}, {tier['level_of_theory']}. " if several else ""
+            parts.append(_curve(own, tier["target"], name))
+    if not parts:
         return paragraph("No committee has been judged on frames that it had not seen yet.")
+    caption = "One row for each committee; forces in eV/Å, energies in eV/atom."
+    return "".join(parts) + _result_table(run(engine, "learning_curve"), caption, several)
+
+
+def _curve(rows: list[tuple[Any, ...]], target: dict[str, float | None], name: str) -> str:
+    """Return a picture of (kind, labels, force error, its interval, energy error)."""
+    forces = any(row[2] is not None for row in rows)
+    curves: dict[str, list[plots.Point]] = defaultdict(list)
+    for kind in _CURVES:
+        for _, labels, force, low, high, energy in (row for row in rows if row[0] == kind):
+            if not forces:
+                curves[_CURVES[kind]].append(plots.Point(labels, 1e3 * energy, None, None))
+            elif force is not None:
+                curves[_CURVES[kind]].append(plots.Point(labels, force, low, high))
+    if forces:
+        figure = plots.learning_curve(curves, target["force_rmse"])
+        what = "Root-mean-square error of a force component, with confidence intervals."
+    else:
+        wanted = target["energy_rmse"]
+        limit = None if wanted is None else 1e3 * wanted
+        figure = plots.learning_curve(curves, limit, "energy RMSE / meV/atom")
+        what = "Root-mean-square error of the energy per atom; the method has no forces."
     words = (
-        "Root-mean-square error of a force component, with confidence intervals. Audit errors are"
+        f"{name}{what} Audit errors are"
         " those measured at the time, on the audit frames there were; blind errors are those of"
         " predictions made before the frames were labelled, which are harder than the average."
     )
-    figure = plots.learning_curve(drawn, _target(engine))
-    result = run(engine, "learning_curve")
-    return picture(plots.png(figure), "Force error against labels", words) + _result_table(
-        result, "One row for each committee; forces in eV/Å, energies in eV/atom."
-    )
+    title = f"{name}{'Force' if forces else 'Energy'} error against labels"
+    return picture(plots.png(figure), title, words)
 
 
-def generations(engine: Engine, entries: list[dict[str, Any]]) -> str:
+def generations(engine: Engine, summary: dict[str, Any]) -> str:
     """Return what each generation asked for and how well its committee does."""
     heads = (
         "generation", "labels", "failed", "trained on", "audit force RMSE",
         "audit frames", "audit trajectories", "blind force RMSE", "within the bound",
-        "rank correlation",
+        "rank correlation", "tier",
     )  # fmt: skip
+    shown = len(heads) if len(summary["tiers"]) > 1 else -1
     rows = []
-    for entry in entries:
+    for entry in summary["generations"]:
         errors = entry["errors"]
         audit, blind = errors.get("audit"), errors.get("prospective")
         rows.append(
@@ -85,6 +105,7 @@ def generations(engine: Engine, entries: list[dict[str, Any]]) -> str:
                 blind and error_words(blind),
                 blind and blind["coverage"],
                 blind and blind["spearman"],
+                entry["tier"],
             )
         )
     if not rows:
@@ -94,7 +115,7 @@ def generations(engine: Engine, entries: list[dict[str, Any]]) -> str:
         " of them whose error lay within the bound given in advance; rank correlation of spread"
         " and error."
     )
-    return table(heads, rows, words) + _decisions(engine)
+    return table(heads[:shown], [row[:shown] for row in rows], words) + _decisions(engine)
 
 
 def labels(engine: Engine, summary: dict[str, Any]) -> str:
@@ -104,14 +125,16 @@ def labels(engine: Engine, summary: dict[str, Any]) -> str:
     cost = run(engine, "label_cost")
     if cost.rows:
         parts.append(_result_table(cost, "What labels cost; times in s."))
+    parts.append(diagnostics(engine))
     failed = run(engine, "failures")
     if failed.rows:
         rows = [
-            [textwrap.shorten(v, 300) if isinstance(v, str) else v for v in row]
+            tuple(textwrap.shorten(v, 300) if isinstance(v, str) else v for v in row)
             for row in failed.rows
         ]
         caption = "Failures by reason; resolved are those that a later try made good."
-        parts.append(table(_heads(failed), rows, caption))
+        short = Result(failed.columns, tuple(rows))
+        parts.append(_result_table(short, caption, len(summary["tiers"]) > 1))
     else:
         parts.append(paragraph("Nothing failed."))
     if summary["losses"]:
@@ -119,42 +142,49 @@ def labels(engine: Engine, summary: dict[str, Any]) -> str:
     return "\n".join(parts)
 
 
-def calibration(engine: Engine) -> str:
-    """Return the spread of committees against the error that they turned out to make."""
-    found = run(engine, "calibration")
-    seen = run(engine, "spread_and_error")
-    rows = [dict(zip(seen.columns, row, strict=True)) for row in seen.rows]
-    frames = [
-        plots.Blind(row["force_spread_max"], row["force_rmse"], row["split"] == "audit")
-        for row in rows
-        if row["force_rmse"] is not None
-    ]
-    drawable = sum(frame.drawable for frame in frames)
+def calibration(engine: Engine, tiers: list[dict[str, Any]]) -> str:
+    """Return the spread of committees against the error that they turned out to make, by tier."""
+    found, several = run(engine, "calibration"), len(tiers) > 1
+    seen = _records(run(engine, "spread_and_error"))
     parts = []
-    if drawable:
-        last = [row for row in found.rows if row[found.columns.index("measure")] == "force"][-1:]
-        factors = [row[found.columns.index(name)] for row in last for name in ("alpha", "quantile")]
-        words = (
-            f"{drawable} frames that were predicted before they were labelled."
-            + (f" {len(frames) - drawable} others have no finite place." * (drawable < len(frames)))
-            + (" Lines: what the last calibration makes of a spread." if last else "")
-        )
-        figure = plots.calibration(frames, *factors)
-        parts.append(picture(plots.png(figure), "Error against spread", words))
-    else:
+    for tier in tiers:
+        frames = [
+            plots.Blind(row["force_spread_max"], row["force_rmse"], row["split"] == "audit")
+            for row in seen
+            if row["force_rmse"] is not None and row["tier"] == tier["tier"]
+        ]
+        if any(frame.drawable for frame in frames):
+            of_force = [
+                row
+                for row in _records(found)
+                if row["measure"] == "force" and row["tier"] == tier["tier"]
+            ]
+            name = f"Tier {tier['tier']}, {tier['level_of_theory']}: " if several else ""
+            parts.append(_spread_and_error(frames, of_force[-1:], name))
+    if not parts:
         parts.append(paragraph("No frame was predicted before it was labelled yet."))
     if found.rows:
         words = "alpha: error to expect for a spread; quantile: the bound promised at that level."
-        parts.append(_result_table(found, words))
+        parts.append(_result_table(found, words, several))
     return "\n".join(parts)
+
+
+def _spread_and_error(frames: list[plots.Blind], last: list[dict[str, Any]], name: str) -> str:
+    drawable = sum(frame.drawable for frame in frames)
+    words = (
+        f"{name}{drawable} frames that were predicted before they were labelled."
+        + (f" {len(frames) - drawable} others have no finite place." * (drawable < len(frames)))
+        + (" Lines: what the last calibration makes of a spread." if last else "")
+    )
+    factors = [row[factor] for row in last for factor in ("alpha", "quantile")]
+    figure = plots.calibration(frames, *factors)
+    return picture(plots.png(figure), f"{name}Error against spread", words)
 
 
 def trajectories(engine: Engine) -> str:
     """Return how many trajectories were run, and how they ended."""
-    result = run(engine, "trajectories")
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
-    for row in result.rows:
-        entry = dict(zip(result.columns, row, strict=True))
+    for entry in _records(run(engine, "trajectories")):
         groups[entry["generation"], entry["route"], entry["ensemble"]].append(entry)
     if not groups:
         return paragraph("None has been run yet.")
@@ -167,8 +197,7 @@ def trajectories(engine: Engine) -> str:
 
 def stages(engine: Engine) -> str:
     """Return where the time went, by kind of task and by generation."""
-    result = run(engine, "time_by_stage")
-    entries = [dict(zip(result.columns, row, strict=True)) for row in result.rows]
+    entries = _records(run(engine, "time_by_stage"))
     if not entries:
         return paragraph("No task has been finished yet.")
     kinds = list(dict.fromkeys(entry["kind"] for entry in entries))
@@ -226,19 +255,16 @@ def _fate(entries: list[dict[str, Any]]) -> tuple[Any, ...]:
     return warmth, total, picoseconds, ends["completed"], early or None
 
 
-def _target(engine: Engine) -> float | None:
-    """Return the force error that the config asks for, eV/Å."""
-    rows = run(engine, _TARGET).rows
-    written = rows[0][0] if rows else None
-    return None if written is None else float(Quantity(FORCE).parse(written))
+def _result_table(result: Result, caption: str, several: bool = True) -> str:
+    """Return a result as a table; without ``several`` tiers, without what tells them apart."""
+    hidden = () if several else _OF_TIERS
+    places = [i for i, name in enumerate(result.columns) if name not in hidden]
+    heads = [result.columns[i].replace("_", " ") for i in places]
+    return table(heads, [[row[i] for i in places] for row in result.rows], caption)
 
 
-def _result_table(result: Result, caption: str) -> str:
-    return table(_heads(result), result.rows, caption)
-
-
-def _heads(result: Result) -> list[str]:
-    return [name.replace("_", " ") for name in result.columns]
+def _records(result: Result) -> list[dict[str, Any]]:
+    return [dict(zip(result.columns, row, strict=True)) for row in result.rows]
 
 
 def _sum(values: Iterable[float | None]) -> float:

@@ -17,7 +17,6 @@ from alloop.report.markup import paragraph, picture, subtitle, table
 from alloop.report.spacetime_motion import show_motion
 from alloop_db.queries import run
 
-# What a ledger of an older alloop does not have is left out: it is read as it is.
 _MODELS: Final = """
 SELECT
     spacetime_model.*, system.name AS system, generation.number AS generation, artifact.sha256
@@ -36,7 +35,7 @@ _LEFT_OUT: Final = """
 SELECT spacetime_model_id, reason, count(*) FROM spacetime_exclusion
 GROUP BY spacetime_model_id, reason ORDER BY spacetime_model_id, count(*) DESC, reason
 """
-_SINCE_JUDGED: Final = "SELECT name FROM sqlite_master WHERE name = 'spacetime_exclusion'"
+_SEVERAL_TIERS: Final = "SELECT count(*) > 1 FROM level_of_theory"
 _SPLITS: Final = ("train", "validation", "audit")
 _WHO: Final = {"ensemble": "ensemble", "member": "one network", "ballistic": "uniform motion"}
 """What each of an assessment's scores are of."""
@@ -77,15 +76,14 @@ class _Model:
 
 def spacetime(engine: Engine, store: ArtifactStore) -> str:
     """Return the 4D models of each system, by generation, and how the last promoted one moves."""
-    judged = bool(run(engine, _SINCE_JUDGED).rows)
-    systems = _read(engine, judged)
+    systems = _read(engine)
+    (several,) = run(engine, _SEVERAL_TIERS).rows[0]
     if not systems:
         return paragraph("None has been fitted yet.")
     parts = []
     for name, models in systems.items():
         parts += [subtitle(name), _in_use(models), *_errors(models)]
-        if judged:
-            parts.append(_judgements(engine, name))
+        parts.append(_judgements(engine, name, () if several else ("tier",)))
         for part, caption in _FACTS.items():
             parts += _facts(models, part, caption)
         parts += [_trajectories(models), *_numbers(engine, models[-1])]
@@ -95,13 +93,13 @@ def spacetime(engine: Engine, store: ArtifactStore) -> str:
     return "\n".join(parts)
 
 
-def _read(engine: Engine, judged: bool) -> dict[str, list[_Model]]:
+def _read(engine: Engine) -> dict[str, list[_Model]]:
     """Return the models of each system."""
     seen: dict[int, dict[str, tuple[int, float]]] = defaultdict(dict)
     for key, split, n, picoseconds in run(engine, _SEEN).rows:
         seen[key][split] = (n, picoseconds)
     left_out: dict[int, dict[str, int]] = defaultdict(dict)
-    for key, reason, n in run(engine, _LEFT_OUT).rows if judged else ():
+    for key, reason, n in run(engine, _LEFT_OUT).rows:
         left_out[key][reason] = n
     result = run(engine, _MODELS)
     systems: dict[str, list[_Model]] = defaultdict(list)
@@ -113,7 +111,7 @@ def _read(engine: Engine, judged: bool) -> dict[str, list[_Model]]:
             generation=row["generation"],
             cutoff=row["cutoff"],
             sha256=row["sha256"],
-            promoted=row.get("status", "promoted") == "promoted",
+            promoted=row["status"] == "promoted",
             metrics=metrics,
             seen=seen[key],
             left_out=left_out[key] or metrics.get("left_out") or {},
@@ -133,9 +131,9 @@ def _in_use(models: list[_Model]) -> str:
     )
 
 
-def _judgements(engine: Engine, system: str) -> str:
+def _judgements(engine: Engine, system: str, hidden: Sequence[str]) -> str:
     result = run(engine, "spacetime_models", {"system": system})
-    places = [i for i, name in enumerate(result.columns) if name not in _ELSEWHERE]
+    places = [i for i, name in enumerate(result.columns) if name not in {*_ELSEWHERE, *hidden}]
     heads = [result.columns[i].replace("_", " ") for i in places]
     rows = [[row[i] for i in places] for row in result.rows]
     return table(heads, rows, "Promoted or held back, and what probes found.")

@@ -7,30 +7,21 @@ from typing import Any
 from sqlalchemy import Connection, Engine, case, func, inspect, select
 
 from alloop.errors import LedgerError
+from alloop.report.tiers import AUDIT, current_tier, read_approval, read_modes, read_tiers
 from alloop_db import schema as t
 
 
 def status(engine: Engine) -> dict[str, Any]:
-    """Return a JSON-ready summary: campaign, generations, labels, tasks, errors, 4D models.
+    """Return a JSON-ready summary: campaign, tiers, generations, labels, tasks, errors, 4D models.
 
     Raises LedgerError if the ledger knows of no campaign yet, or is of an older alloop.
     """
     with engine.connect() as connection:
-        if not inspect(connection).has_table(t.SpacetimeProbe.__tablename__):
+        if not inspect(connection).has_table(t.Promotion.__tablename__):
             raise LedgerError(
                 "the ledger is of an older alloop: `alloop start` upgrades it, `alloop report`"
-                " shows it as it is"
+                " shows an upgraded copy"
             )
-        models = _spacetime(connection)
-    return progress(engine) | {"spacetime_models": models}
-
-
-def progress(engine: Engine) -> dict[str, Any]:
-    """Return the summary without 4D models, which older ledgers keep in other columns.
-
-    Raises LedgerError if the ledger knows of no campaign yet.
-    """
-    with engine.connect() as connection:
         campaign = connection.execute(select(t.CampaignRow.__table__)).one_or_none()
         if campaign is None:  # its driver was killed between making the file and filling it
             raise LedgerError(
@@ -43,6 +34,10 @@ def progress(engine: Engine) -> dict[str, Any]:
             "verdict": campaign.verdict,
             "exit_code": campaign.exit_code,
             "generation": number,
+            "tier": current_tier(connection),
+            "tiers": read_tiers(connection),
+            "modes": read_modes(connection),
+            "approval": read_approval(connection),
             "wall_seconds": round(campaign.seconds, 1),
             "labels": _counts(connection, t.LabelRow.status),
             "label_failures": _label_failures(connection),
@@ -51,6 +46,7 @@ def progress(engine: Engine) -> dict[str, Any]:
             "cpu_seconds": _cpu_seconds(connection),
             "trajectories": _counts(connection, t.Trajectory.reason),
             "generations": _generations(connection),
+            "spacetime_models": _spacetime(connection),
         }
 
 
@@ -92,8 +88,14 @@ def _generations(connection: Connection) -> list[dict[str, Any]]:
         select(
             t.Generation.number,
             t.Generation.generation_id,
+            t.LevelOfTheory.tier,
+            t.LevelOfTheory.level_of_theory_id,
             func.count(t.LabelRow.label_id).label("labels"),
             func.sum(case((t.LabelRow.status == "failed", 1), else_=0)).label("failed"),
+        )
+        .join(
+            t.LevelOfTheory,
+            t.LevelOfTheory.level_of_theory_id == t.Generation.level_of_theory_id,
         )
         .join(t.LabelRow, t.LabelRow.generation_id == t.Generation.generation_id, isouter=True)
         .group_by(t.Generation.generation_id)
@@ -103,11 +105,15 @@ def _generations(connection: Connection) -> list[dict[str, Any]]:
     for row in rows:
         entry: dict[str, Any] = {
             "generation": row.number,
+            "tier": row.tier,
             "labels": row.labels,
             "failed": row.failed or 0,
         }
         entry["training_labels"] = connection.scalar(
-            select(t.Snapshot.n_labels).where(t.Snapshot.generation_id == row.generation_id)
+            select(t.Snapshot.n_labels).where(
+                t.Snapshot.generation_id == row.generation_id,
+                t.Snapshot.level_of_theory_id == row.level_of_theory_id,
+            )
         )
         entry["errors"] = _errors(connection, row.generation_id)
         result.append(entry)
@@ -115,12 +121,10 @@ def _generations(connection: Connection) -> list[dict[str, Any]]:
 
 
 def _errors(connection: Connection, generation_id: int) -> dict[str, dict[str, Any]]:
-    names = ("n_frames", "n_groups", "force_rmse", "force_low", "force_high", "energy_rmse",
-             "coverage", "spearman")  # fmt: skip
     rows = connection.execute(
         select(t.Evaluation.__table__).where(t.Evaluation.generation_id == generation_id)
     )
-    return {row.kind: {name: getattr(row, name) for name in names} for row in rows}
+    return {row.kind: {name: getattr(row, name) for name in AUDIT} for row in rows}
 
 
 def _spacetime(connection: Connection) -> list[dict[str, Any]]:
@@ -132,6 +136,7 @@ def _spacetime(connection: Connection) -> list[dict[str, Any]]:
             t.SpacetimeModel.reason,
             t.System.name,
             t.Generation.number,
+            t.LevelOfTheory.tier,
             t.Artifact.sha256,
             t.SpacetimeProbe.n_segments,
             t.SpacetimeProbe.n_flagged,
@@ -143,6 +148,11 @@ def _spacetime(connection: Connection) -> list[dict[str, Any]]:
         .join(t.System, t.System.system_id == t.SpacetimeModel.system_id)
         .join(t.Generation, t.Generation.generation_id == t.SpacetimeModel.generation_id)
         .join(t.Artifact, t.Artifact.artifact_id == t.SpacetimeModel.artifact_id)
+        .join(t.Committee, t.Committee.committee_id == t.SpacetimeModel.committee_id)
+        .join(
+            t.LevelOfTheory,
+            t.LevelOfTheory.level_of_theory_id == t.Committee.level_of_theory_id,
+        )
         .join(
             t.SpacetimeProbe,
             t.SpacetimeProbe.spacetime_model_id == t.SpacetimeModel.spacetime_model_id,
@@ -155,6 +165,7 @@ def _spacetime(connection: Connection) -> list[dict[str, Any]]:
         {
             "system": row.name,
             "generation": row.number,
+            "tier": row.tier,
             "cutoff_fs": row.cutoff,
             "sha256": row.sha256,
             "status": row.status,

@@ -13,10 +13,18 @@ def status_text(summary: dict[str, Any]) -> str:
     ]
     if summary["verdict"]:
         lines.append(summary["verdict"])
+    several = len(summary["tiers"]) > 1
+    of = f" of tier {summary['tier']}" if several else ""
     lines += [
-        f"generation {summary['generation']}, {summary['wall_seconds']:.0f} s of wall time",
+        f"generation {summary['generation']}{of}, {summary['wall_seconds']:.0f} s of wall time",
         "labels: " + _listed(summary["labels"]),
     ]
+    if several:
+        lines += [tier_words(tier) for tier in summary["tiers"]]
+    if summary["modes"]:
+        lines.append(modes_words(summary["modes"]))
+    if summary["approval"]:
+        lines.append(approval_words(summary["approval"]))
     if summary["label_failures"]:
         lines.append("failed attempts by reason: " + _listed(summary["label_failures"]))
     lines.append("trajectories: " + _listed(summary["trajectories"]))
@@ -24,15 +32,66 @@ def status_text(summary: dict[str, Any]) -> str:
         lines.append(f"  {kind}: {_listed(states)}")
     if summary["losses"]:
         lines.append(f"tasks lost with their worker or driver and repeated: {summary['losses']}")
-    lines += ["", *_table(summary["generations"])]
+    lines += ["", *_table(summary["generations"], several)]
     for model in summary["spacetime_models"]:
-        lines += _spacetime(model)
+        lines += _spacetime(model, several)
     return "\n".join(lines)
 
 
-def _table(generations: list[dict[str, Any]]) -> list[str]:
+def tier_words(tier: dict[str, Any]) -> str:
+    """Return what a tier has cost and how good its potential is, in one line."""
+    budget = "" if tier["budget_labels"] is None else f" of {tier['budget_labels']}"
+    hours = f"{tier['core_hours']:.2g}"
+    if tier["budget_core_hours"] is not None:
+        hours += f" of {tier['budget_core_hours']:.3g}"
+    price = tier["seconds_per_label"]
+    each = "" if price is None else f" ({price:.2g} s a label)"
+    return (
+        f"  {tier['tier']} ({tier['level_of_theory']}): {tier['done']} done, {tier['failed']}"
+        f" failed, {tier['to_go']} to go{budget}; {hours} core-hours{each};"
+        f" audit {error_words(tier['audit'])}{_target(tier)}"
+    )
+
+
+def modes_words(modes: list[dict[str, Any]]) -> str:
+    """Return which way to learn from the tier below was best, and by how much, in one line."""
+    best, *others = modes
+    forces = best["force_rmse"] is not None
+    error = f"{1e3 * best['force_rmse']:.1f} meV/Å" if forces else _per_atom(best["energy_rmse"])
+    beside = ", ".join(f"{other['mode']} {other['relative']:.3g}" for other in others)
+    against = f"; errors of the others as multiples of that: {beside}" if others else ""
+    return (
+        f"best mode in generation {best['generation']}: {best['mode']}, {error} on"
+        f" {best['n_frames']} {best['split']} frames{against}"
+    )
+
+
+def approval_words(approval: dict[str, Any]) -> str:
+    """Return what a campaign waits for, and its price, in one line."""
+    labels = f"{approval['labels']} labels of tier {approval['tier']}"
+    if approval["core_hours"] is None:
+        return f"waiting for approval of {labels}, whose price is not known yet"
+    between = ""
+    if approval["core_hours_low"] is not None:
+        between = f" [{approval['core_hours_low']:.3g}, {approval['core_hours_high']:.3g}]"
+    return (
+        f"waiting for approval: {labels} for about {approval['core_hours']:.3g}{between}"
+        " core-hours; `alloop start --approve` goes on"
+    )
+
+
+def _target(tier: dict[str, Any]) -> str:
+    wanted, audit = tier["target"], tier["audit"]
+    if audit is not None and audit["force_rmse"] is None:
+        energy = wanted["energy_rmse"]
+        return "" if energy is None else f", target {_per_atom(energy)}"
+    force = wanted["force_rmse"]
+    return "" if force is None else f", target {force:.3f} eV/Å"
+
+
+def _table(generations: list[dict[str, Any]], several: bool) -> list[str]:
     heads = ("generation", "labels", "failed", "trained on", "audit force RMSE", "blind", "audit n")
-    rows = [heads]
+    rows: list[tuple[str, ...]] = [(*heads, "tier")]
     for entry in generations:
         audit, blind = entry["errors"].get("audit"), entry["errors"].get("prospective")
         rows.append(
@@ -44,15 +103,19 @@ def _table(generations: list[dict[str, Any]]) -> list[str]:
                 error_words(audit),
                 error_words(blind),
                 _or_dash(audit["n_frames"] if audit else None),
+                entry["tier"],
             )
         )
-    widths = [max(len(row[i]) for row in rows) for i in range(len(heads))]
+    if not several:
+        rows = [row[:-1] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in rows]
 
 
-def _spacetime(model: dict[str, Any]) -> list[str]:
+def _spacetime(model: dict[str, Any], several: bool) -> list[str]:
+    of = f", tier {model['tier']}" if several else ""
     head = (
-        f"4D model of {model['system']} after generation {model['generation']}"
+        f"4D model of {model['system']} after generation {model['generation']}{of}"
         f" (to {model['cutoff_fs']:g} fs, {model['sha256'][:12]})"
     )
     lines = [
@@ -83,13 +146,22 @@ def _spacetime_errors(test: dict[str, Any] | None) -> str:
 
 
 def error_words(entry: dict[str, Any] | None) -> str:
-    """Return a row of ``evaluation`` in words, such as ``0.123 [0.101, 0.150] eV/Å``."""
+    """Return a row of ``evaluation`` in words, such as ``0.123 [0.101, 0.150] eV/Å``.
+
+    Without forces it is the energy's error, such as ``0.53 meV/atom``.
+    """
     if entry is None:
         return "-"
+    if entry["force_rmse"] is None:
+        return _per_atom(entry["energy_rmse"])
     interval = ""
     if entry["force_low"] is not None and entry["force_high"] is not None:
         interval = f" [{entry['force_low']:.3f}, {entry['force_high']:.3f}]"
     return f"{entry['force_rmse']:.3f}{interval} eV/Å"
+
+
+def _per_atom(energy: float) -> str:
+    return f"{1e3 * energy:.2f} meV/atom"
 
 
 def _listed(counts: dict[str, int]) -> str:

@@ -27,13 +27,14 @@ class TrainingSet:
     ----------
     frames : the geometries; compositions may differ.
     energies : (n_frames,) float64, total energies, eV.
-    forces : for each frame (n_atoms, 3) float64, eV/Å.
+    forces : for each frame (n_atoms, 3) float64, eV/Å; all NaN where the method gave none.
     is_validation : (n_frames,) bool, frames that judge the model and never shape it.
 
     Raises
     ------
     TrainingError
-        Lengths or shapes disagree, a label is not finite or no frame is left for training.
+        Lengths or shapes disagree, a label is not finite, forces of a frame are NaN in part, or
+        no frame is left for training.
 
     """
 
@@ -60,9 +61,15 @@ class TrainingSet:
                 raise TrainingError(
                     f"frame {index}: forces have shape {force.shape}, want {frame.positions.shape}"
                 )
-            if not (np.isfinite(energy) and np.isfinite(force).all()):
+            lacking = np.isnan(force)
+            if not (np.isfinite(energy) and (np.isfinite(force) | lacking).all()):
                 raise TrainingError(
                     f"frame {index} ({frame.key[:12]}): its label is not finite; leave it out"
+                )
+            if lacking.any() and not lacking.all():
+                raise TrainingError(
+                    f"frame {index} ({frame.key[:12]}): {lacking.sum()} of {lacking.size} force"
+                    " components are NaN; want all of them, or all NaN where there are no forces"
                 )
         if self.is_validation.all():
             raise TrainingError(f"none of {n} frames is for training")
@@ -72,6 +79,24 @@ class TrainingSet:
         """Atomic numbers that occur, ascending."""
         return tuple(sorted({int(z) for frame in self.frames for z in frame.numbers}))
 
+    @property
+    def has_forces(self) -> NDArray[np.bool_]:
+        """Which frames have forces, (n_frames,); the others are labelled with an energy only."""
+        return np.array([not np.isnan(force).any() for force in self.forces], np.bool_)
+
+    def subset(self, chosen: NDArray[np.bool_]) -> TrainingSet:
+        """Return the frames at which ``chosen`` (n_frames,) is true.
+
+        Raises TrainingError if none of them is for training.
+        """
+        index = np.flatnonzero(chosen)
+        return TrainingSet(
+            tuple(self.frames[i] for i in index),
+            self.energies[index],
+            tuple(self.forces[i] for i in index),
+            self.is_validation[index],
+        )
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Labels:
@@ -80,7 +105,7 @@ class Labels:
     Attributes
     ----------
     energies : (n_frames,) float32, total energies less the energies of the atoms, eV.
-    forces : (all atoms, 3) float32, eV/Å.
+    forces : (all atoms, 3) float32, eV/Å; all NaN for frames that have none.
     numbers : (all atoms,) int64, atomic numbers.
     n_atoms : (n_frames,) int64.
     training : (n_frames,) bool, the frames that may shape the model.
@@ -104,6 +129,11 @@ class Labels:
             self.n_atoms[frames],
             self.training[frames],
         )
+
+    @property
+    def has_forces(self) -> Tensor:
+        """Which frames have forces, (n_frames,) bool."""
+        return ~self.forces[self.n_atoms.cumsum(0) - self.n_atoms, 0].isnan()
 
     @property
     def frame(self) -> Tensor:

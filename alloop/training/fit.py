@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from alloop import seeds
+from alloop.errors import TrainingError
 from alloop.potentials.fitting import Prediction
 from alloop.training.adamw import AdamW
 from alloop.training.data import Labels
-from alloop.training.losses import frame_losses, species_means
+from alloop.training.losses import frame_losses, known_forces, species_means
 from alloop.training.schedule import Schedule
 from alloop.training.settings import Epoch, Errors, StoppedBy, TrainReport, TrainSettings
 
@@ -51,6 +52,11 @@ class Fit:
     rates : (n_parameters,), multiplies the learning rate; parameters with 0 stay bit for bit.
     shown : (n,) int64, the frames of one epoch, which may repeat; all training frames if None.
 
+    Raises
+    ------
+    TrainingError
+        Only forces are to be learned, and no training frame has any.
+
     """
 
     def __init__(
@@ -67,6 +73,8 @@ class Fit:
         self._order = torch.Generator().manual_seed(seeds.integer(seed, "order"))
         self._training = labels.training.nonzero()[:, 0]
         self._judges = (~labels.training).nonzero()[:, 0]
+        if not settings.energy_weight and not bool(labels.has_forces[self._training].any()):
+            raise TrainingError("energy_weight is 0 and no training frame has forces")
         shown = self._training if shown is None else shown
         self._drawn = self._resampled(shown, seeds.integer(seed, "resample"))
         steps_per_epoch = -(-len(self._drawn) // settings.batch_size)
@@ -199,29 +207,33 @@ class Fit:
         n = len(entries)
         if not n:
             return math.nan, Errors(0, *(math.nan,) * 5)
+        has_forces = self._labels.has_forces[entries]
+        share = float(has_forces.double().mean())
         columns, n_atoms = [], 0
         with torch.no_grad():
             for frames in entries.split(_FRAMES_AT_ONCE):
                 labels = self._labels.of(frames)
                 prediction = self._potential.predict(parameters, frames)
-                losses = frame_losses(self._settings, prediction, labels)
+                losses = frame_losses(self._settings, prediction, labels, share)
                 energy = (prediction.energies - labels.energies).double() / labels.n_atoms
-                force = (prediction.forces - labels.forces).double()
+                known = labels.has_forces[labels.frame]
+                force = (prediction.forces - known_forces(labels)).double()
+                force = force.where(known[:, None], 0.0)
                 squares, sizes = force.square().sum(), force.abs().sum()
                 mepa = species_means(force.abs(), labels).sum()
                 parts = [losses.double().sum(), energy.square().sum(), energy.abs().sum()]
                 columns.append(torch.stack([*parts, squares, sizes, mepa]))
-                n_atoms += len(force)
+                n_atoms += int(known.sum())
         sums = torch.stack(columns).sum(0).tolist()
-        loss, energy_square, energy_size, mepa_sum = (sums[k] / n for k in (0, 1, 2, 5))
-        force_square, force_size = (sums[k] / (3 * n_atoms) for k in (3, 4))
+        loss, energy_square, energy_size = (sums[k] / n for k in (0, 1, 2))
+        force_square, force_size = (sums[k] / (3 * n_atoms or math.nan) for k in (3, 4))
         return loss, Errors(
             n_frames=n,
             energy=math.sqrt(energy_square),
             force=math.sqrt(force_square),
             energy_mae=energy_size,
             force_mae=force_size,
-            mepa=mepa_sum,
+            mepa=sums[5] / (int(has_forces.sum()) or math.nan),
         )
 
     def _resampled(self, shown: Tensor, seed: int) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
-from itertools import chain
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ def train_joint(
     size: str = "small",
     shape: Mapping[str, Any] | None = None,
     repeats: Sequence[int] | None = None,
+    start: Member | None = None,
     metadata: Mapping[str, Any] | None = None,
     should_stop: Callable[[], bool] | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
@@ -57,6 +58,8 @@ def train_joint(
     kind, size, shape : architecture, see ``train_member``.
     repeats : how often each frame of a level is shown in one epoch; if not given, so that every
         level is shown about as often as the largest.
+    start : a member whose weights are the first ones, of all heads; architecture and shape are
+        its own, and the atomic energies of each level are fitted to what its networks leave.
     metadata, should_stop, on_epoch, checkpoint, checkpoint_s : see ``train_member``.
 
     Raises
@@ -65,31 +68,35 @@ def train_joint(
         Fewer than two levels, a level twice or without frames of some element, repeats that
         make no sense, or a fit that diverged however small its steps.
     ModelError
-        Unknown architecture or size.
+        Unknown architecture or size, or ``start`` lacks an element of the frames.
 
     """
     sets = [frames for _, frames in data]
     every = _union(data)
     repeats = _repeats(sets) if repeats is None else _checked(repeats, len(sets))
-    model, elements = architecture(kind), every.elements
+    if start is not None:
+        kind, shape = start.architecture, start.settings
+    model, elements = architecture(kind), _elements(every, start)
     wanted = model.settings(size, elements) if shape is None else dict(shape)
     energies = [fitted_energies(frames) for frames in sets]
     potential = model.trainable(
         group_frames(every),
         elements,
         wanted,
-        energies[0],
-        scale=force_scale(every),
+        energies[0] if start is None else start.atom_energies,
+        scale=force_scale(*sets),
         seed=seeds.integer(seed, "weights"),
-        start=None,
+        start=start,
     )
+    if start is not None:
+        energies = _refitted(sets, potential, start)
     labels = _joined([labels_of(*pair) for pair in zip(sets, energies, strict=True)])
     level = torch.arange(len(sets)).repeat_interleave(torch.tensor([len(s.frames) for s in sets]))
     heads = Heads(potential, level, labels.n_atoms, model.head(wanted, elements))
     training = labels.training.nonzero()[:, 0]
     file = None
     if checkpoint is not None:
-        owner = identity("joint", list(data), settings, seed, kind, wanted, repeats)
+        owner = identity("joint", list(data), settings, seed, kind, wanted, repeats, start)
         file = CheckpointFile(checkpoint, owner, checkpoint_s)
     fitted, report = fit_with_restarts(
         heads,
@@ -181,6 +188,23 @@ def _merged(parts: Sequence[Prediction], frames: Tensor, atoms: Tensor) -> Predi
         latent_forces=merge([part.latent_forces for part in parts], atoms),
         penalty=merge([part.penalty for part in parts], frames),
     )
+
+
+def _elements(every: TrainingSet, start: Member | None) -> tuple[int, ...]:
+    known = start is not None and set(every.elements) <= set(start.elements)
+    return start.elements if start is not None and known else every.elements
+
+
+def _refitted(
+    sets: Sequence[TrainingSet], potential: Trainable, start: Member
+) -> list[dict[int, float]]:
+    """Return the atomic energies of each level that fit what ``start`` leaves of its energies."""
+    firsts = accumulate((len(s.frames) for s in sets), initial=0)
+    atoms = start.atom_energies
+    return [
+        {**atoms, **fitted_energies(frames, potential, atoms, first)}
+        for frames, first in zip(sets, firsts, strict=False)
+    ]
 
 
 def _union(data: Sequence[Level]) -> TrainingSet:

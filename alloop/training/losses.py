@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -13,7 +15,12 @@ from alloop.training.settings import TrainSettings
 _N_ELEMENTS = 128
 
 
-def frame_losses(settings: TrainSettings, prediction: Prediction, labels: Labels) -> Tensor:
+def frame_losses(
+    settings: TrainSettings,
+    prediction: Prediction,
+    labels: Labels,
+    force_share: float | None = None,
+) -> Tensor:
     """Return the loss of each frame, (n_frames,).
 
     It is w_E h(ΔE/√N) + w_F mean h(ΔF), where ``h`` is the square, or with loss "huber" the
@@ -22,29 +29,43 @@ def frame_losses(settings: TrainSettings, prediction: Prediction, labels: Labels
     the angles between latent and true forces (Haghighatlari et al., DOI 10.1039/D2DD00008C,
     equation 23) and w_P times the penalty of the architecture.
 
+    Frames without forces have only the terms of energy and penalty. Those of forces are divided by
+    ``force_share``, the share of the frames that have them, so that their mean over all frames is
+    one over the frames with forces; it is that of these frames unless they are part of more.
+
     Raises
     ------
     TrainingError
         A weight is given for something that the architecture does not have.
 
     """
+    has_forces = labels.has_forces
+    share = float(has_forces.double().mean()) if force_share is None else force_share
+    factor = 1.0 / share if share else 0.0
     off_energy = prediction.energies - labels.energies
-    off_force = prediction.forces - labels.forces
+    off_force = prediction.forces - known_forces(labels)
     if settings.loss == "mepa":
         by_energy = off_energy.abs() / labels.n_atoms
         by_force = species_means(off_force.abs(), labels)
     else:
         by_energy = _penalty(settings, off_energy * labels.n_atoms**-0.5)
         by_force = _atom_means(_penalty(settings, off_force).mean(1), labels)
-    losses = settings.energy_weight * by_energy + settings.force_weight * by_force
+    by_force = by_force.where(has_forces, 0.0)
+    losses = settings.energy_weight * by_energy + factor * settings.force_weight * by_force
     if settings.direction_weight:
         latent = _given("direction_weight", "latent forces", prediction.latent_forces)
-        cosines = torch.cosine_similarity(latent, labels.forces, dim=1)
-        losses = losses + settings.direction_weight * _atom_means(1.0 - cosines, labels)
+        cosines = torch.cosine_similarity(latent, known_forces(labels), dim=1)
+        by_direction = _atom_means(1.0 - cosines, labels).where(has_forces, 0.0)
+        losses = losses + factor * settings.direction_weight * by_direction
     if settings.penalty_weight:
         penalty = _given("penalty_weight", "penalty", prediction.penalty)
         losses = losses + settings.penalty_weight * penalty
     return losses
+
+
+def known_forces(labels: Labels) -> Tensor:
+    """Return the forces (all atoms, 3), 0 where there are none: NaN would spoil gradients."""
+    return labels.forces.nan_to_num(0.0, math.inf, -math.inf)
 
 
 def species_means(values: Tensor, labels: Labels) -> Tensor:

@@ -115,7 +115,8 @@ class Errors:
     ----------
     n_frames : how many; the errors of none are NaN.
     energy, energy_mae : root mean square and mean absolute of the energy per atom, eV/atom.
-    force, force_mae : the same of the force components, eV/Å.
+    force, force_mae : the same of the force components, eV/Å; like ``mepa`` over the frames that
+        have forces, NaN where none has.
     mepa : mean absolute force error of each element, summed over elements, mean over frames, eV/Å.
 
     """

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -23,9 +23,14 @@ from alloop.training.restarts import fit_with_restarts
 from alloop.training.settings import Epoch, TrainReport, TrainSettings
 from alloop.training.transfer import Transfer, check_frozen, with_unmoved
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 CHECKPOINT_S = 30.0
 """Seconds between two checkpoints: shorter fits write none."""
 _FRAMES_AT_ONCE = 64
+_LEAST_SCALE = 1e-6
+"""Labels that vary less are all alike: they say nothing of a scale."""
 
 
 def train_member(
@@ -40,6 +45,7 @@ def train_member(
     atom_energies: Mapping[int, float] | None = None,
     start: Member | None = None,
     transfer: Transfer | None = None,
+    repeats: Sequence[int] | None = None,
     metadata: Mapping[str, Any] | None = None,
     should_stop: Callable[[], bool] | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
@@ -61,6 +67,7 @@ def train_member(
     start : continue from this member's weights instead of random ones; it may describe more
         elements than the frames have.
     transfer : lets ``start`` be of another level of theory, and says what of it is kept.
+    repeats : how often each frame is shown in one epoch, (n_frames,); once if not given.
     metadata : plain values to store with the member.
     should_stop : asked after every step; a fit that is stopped keeps its best weights so far.
     on_epoch : told about every epoch.
@@ -72,8 +79,8 @@ def train_member(
     Raises
     ------
     TrainingError
-        The fit diverged however small its steps, the start is of another level of theory, or
-        the transfer does not suit it.
+        The fit diverged however small its steps, the start is of another level of theory, the
+        transfer does not suit it, or repeats make no sense.
     ModelError
         Unknown architecture or size, or ``start`` has another shape.
 
@@ -85,7 +92,7 @@ def train_member(
         problem = _problem(data, kind, size, shape, atom_energies, start, seed)
     file = None
     if checkpoint is not None:
-        parts = problem.kind, problem.shape, problem.energies, start, transfer
+        parts = problem.kind, problem.shape, problem.energies, start, transfer, repeats
         owner = identity("member", data, settings, level_of_theory, seed, *parts)
         file = CheckpointFile(checkpoint, owner, checkpoint_s)
     fitted, report = fit_with_restarts(
@@ -94,6 +101,7 @@ def train_member(
         settings,
         seed,
         rates=problem.rates,
+        shown=None if repeats is None else _shown(data, repeats),
         should_stop=should_stop,
         on_epoch=on_epoch,
         checkpoint=file,
@@ -170,6 +178,14 @@ def _transferred(
     return replace(problem, energies={**atoms, **refitted}, rates=rates)
 
 
+def _shown(data: TrainingSet, repeats: Sequence[int]) -> Tensor:
+    """Return the training frames of one epoch, some of them more than once."""
+    if len(repeats) != len(data.frames) or not all(repeat >= 1 for repeat in repeats):
+        raise TrainingError(f"repeats want 1 or more for each of {len(data.frames)} frames")
+    training = torch.tensor(np.flatnonzero(~data.is_validation))
+    return training.repeat_interleave(torch.tensor(repeats)[training])
+
+
 def _check_start(start: Member | None, transfer: Transfer | None, level_of_theory: str) -> None:
     if start is None and transfer is not None:
         raise TrainingError("a transfer needs a member to start from, got none")
@@ -180,28 +196,49 @@ def _check_start(start: Member | None, transfer: Transfer | None, level_of_theor
         )
 
 
-def force_scale(data: TrainingSet) -> float:
-    """Return the root mean square of the force components of the training frames, eV/Å."""
-    kept = zip(data.forces, data.is_validation, strict=True)
-    forces = np.concatenate([force for force, validates in kept if not validates])
-    return float(np.sqrt(np.square(forces).mean()))
+def force_scale(*sets: TrainingSet) -> float:
+    """Return the root mean square of the force components of the training frames, eV/Å.
+
+    Where none has forces: that of the energies less those of the atoms, divided by √N, in eV.
+    """
+    kept = [
+        force
+        for data in sets
+        for force, use in zip(data.forces, data.has_forces & ~data.is_validation, strict=True)
+        if use
+    ]
+    values = np.concatenate(kept if kept else [_energy_deviations(data) for data in sets])
+    scale = float(np.sqrt(np.square(values).mean()))
+    return scale if scale > _LEAST_SCALE else 1.0
+
+
+def _energy_deviations(data: TrainingSet) -> NDArray[np.float64]:
+    """Return what atoms leave of the energies of the training frames, divided by √N, eV."""
+    atoms = fitted_energies(data)
+    keep = np.flatnonzero(~data.is_validation)
+    sums = [sum(atoms[int(z)] for z in data.frames[i].numbers) for i in keep]
+    roots = np.sqrt([data.frames[i].n_atoms for i in keep])
+    deviations: NDArray[np.float64] = (data.energies[keep] - sums) / roots
+    return deviations
 
 
 def fitted_energies(
     data: TrainingSet,
     potential: Trainable | None = None,
     prior: Mapping[int, float] | None = None,
+    first: int = 0,
 ) -> dict[int, float]:
     """Return the energies of atoms (eV) that fit the training frames best.
 
-    With a potential they are fitted to what its start leaves of the energies, close to the prior.
+    With a potential, which knows the first frame as ``first``, they are fitted to what its start
+    leaves of the energies, close to the prior.
     """
     keep = np.flatnonzero(~data.is_validation)
     left = data.energies[keep]
     if potential is not None:
         parts = [
             potential.predict(potential.start, frames).energies
-            for frames in torch.tensor(keep).split(_FRAMES_AT_ONCE)
+            for frames in torch.tensor(first + keep).split(_FRAMES_AT_ONCE)
         ]
         left = left - torch.cat(parts).detach().double().numpy()
     energies = fit_atom_energies([data.frames[i].numbers for i in keep], left, prior)

@@ -5,7 +5,7 @@ Each function runs inside the transaction that marks its task done; it adds rows
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -80,17 +80,27 @@ def _add_frame(
     return row
 
 
-def _request_label(session: Session, frame: t.FrameRow, generation_id: int) -> None:
-    level = session.scalars(select(t.LevelOfTheory.level_of_theory_id)).one()
-    session.add(
-        t.LabelRow(
-            frame_id=frame.frame_id,
-            level_of_theory_id=level,
-            generation_id=generation_id,
-            status="pending",
-            tries=0,
+def _request_label(
+    session: Session, frame_id: int, generation_id: int, tiers: Sequence[str]
+) -> None:
+    for level in _levels(session, tiers):
+        session.add(
+            t.LabelRow(
+                frame_id=frame_id,
+                level_of_theory_id=level,
+                generation_id=generation_id,
+                status="pending",
+                tries=0,
+            )
         )
-    )
+
+
+def _levels(session: Session, tiers: Sequence[str]) -> list[int]:
+    """Return the levels of theory of tiers; that of the first tier if none is named."""
+    query = select(t.LevelOfTheory.level_of_theory_id).order_by(t.LevelOfTheory.level_of_theory_id)
+    if tiers:
+        return list(session.scalars(query.where(t.LevelOfTheory.tier.in_(tiers))))
+    return [session.scalars(query.limit(1)).one()]
 
 
 def commit_prepare(session: Session, task: t.Task, result: Result, store: ArtifactStore) -> None:
@@ -121,7 +131,7 @@ def commit_prepare(session: Session, task: t.Task, result: Result, store: Artifa
                 numbers=result["numbers"] | {"draw": index},
             )
         )
-        _request_label(session, frame, generation.generation_id)
+        _request_label(session, frame.frame_id, generation.generation_id, ())
 
 
 def commit_label(session: Session, task: t.Task, result: Result, _: ArtifactStore) -> None:
@@ -148,7 +158,9 @@ def commit_label(session: Session, task: t.Task, result: Result, _: ArtifactStor
         label.task_id = None
         if record["status"] == "done":
             label.energy = record["energy"]
-            label.forces = floats_to_blob(record["forces"])
+            if record["forces"] is not None:
+                label.forces = floats_to_blob(record["forces"])
+            label.diagnostics = record.get("diagnostics") or None
             label.status, label.done_at = "done", t.now()
         else:
             label.tries += 1
@@ -220,7 +232,7 @@ def commit_select(session: Session, task: t.Task, result: Result, _: ArtifactSto
             t.Prediction(
                 frame_id=frame.frame_id,
                 committee_id=task.spec["committee_id"],
-                **(prediction | {"forces": floats_to_blob(prediction["forces"])}),
+                **_as_columns(prediction),
             )
         )
         session.add(
@@ -234,17 +246,30 @@ def commit_select(session: Session, task: t.Task, result: Result, _: ArtifactSto
             )
         )
         if item["action"] in ("selected", "audit", "validation"):
-            _request_label(session, frame, generation.generation_id)
+            tiers = task.spec.get("tiers", ())
+            _request_label(session, frame.frame_id, generation.generation_id, tiers)
 
 
 def commit_train(session: Session, task: t.Task, result: Result, _: ArtifactStore) -> None:
     """Add a model, and the atomic energies of its training set when they are new."""
+    _add_model(session, task, result, "plain")
+
+
+def commit_transfer(session: Session, task: t.Task, result: Result, _: ArtifactStore) -> None:
+    """Add a model that learnt from the tier below."""
+    _add_model(session, task, result, task.spec["mode"])
+
+
+def _add_model(session: Session, task: t.Task, result: Result, mode: str) -> None:
     spec = task.spec
     snapshot = session.scalars(
         select(t.Snapshot).where(t.Snapshot.sha256 == spec["snapshot"])
     ).one()
+    place = {"snapshot_id": snapshot.snapshot_id, "member": spec["member"], "seed": spec["seed"]}
+    if session.scalars(select(t.Model).filter_by(**place)).first():
+        return  # fitted with the settings of before a config was changed, or after: the first stays
     parent = None
-    if spec["parent"] is not None:
+    if spec["parent"] is not None and mode != "scratch":  # which takes nothing from it
         parent = session.scalars(
             select(t.Model.model_id)
             .join(t.Artifact, t.Artifact.artifact_id == t.Model.artifact_id)
@@ -258,6 +283,7 @@ def commit_train(session: Session, task: t.Task, result: Result, _: ArtifactStor
             generation_id=_generation(session, task).generation_id,
             task_id=task.task_id,
             member=spec["member"],
+            mode=mode,
             kind=spec["architecture"]["kind"],
             architecture=spec["architecture"],
             seed=spec["seed"],
@@ -275,6 +301,75 @@ def commit_train(session: Session, task: t.Task, result: Result, _: ArtifactStor
             )
             .on_conflict_do_nothing()
         )
+
+
+def commit_promote(session: Session, task: t.Task, result: Result, _: ArtifactStore) -> None:
+    """Ask for labels of a higher tier; store the choice, its price, and what was said before.
+
+    The first choice of a generation stands: another one is of a config that has changed since, or
+    knew fewer attempts at labels.
+    """
+    generation, tier = _generation(session, task), task.spec["tier"]
+    if _is_there(session, t.Promotion, generation):
+        return
+    (level,) = _levels(session, [tier])
+    for item in result["decisions"]:
+        frame = session.scalars(select(t.FrameRow).where(t.FrameRow.key == item["frame_key"])).one()
+        session.add(
+            t.Decision(
+                frame_id=frame.frame_id,
+                generation_id=generation.generation_id,
+                task_id=task.task_id,
+                action="promoted",
+                rule=item["rule"],
+                numbers=item["numbers"] | {"tier": tier},
+            )
+        )
+        _request_label(session, frame.frame_id, generation.generation_id, [tier])
+        if item["prediction"] is not None:
+            session.execute(
+                insert_or(t.Prediction)
+                .values(
+                    frame_id=frame.frame_id,
+                    committee_id=task.spec["committee_id"],
+                    **_as_columns(item["prediction"]),
+                )
+                .on_conflict_do_nothing()
+            )
+    about = result["promotion"]
+    session.add(
+        t.Promotion(
+            generation_id=generation.generation_id,
+            level_of_theory_id=level,
+            task_id=task.task_id,
+            **about,
+        )
+    )
+    text = f"{about['n_promoted']} of {about['n_candidates']} frames promoted to tier {tier}"
+    record_event(session, "promotion", text, {k: v for k, v in about.items() if k != "numbers"})
+
+
+def _is_there(
+    session: Session, table: type[t.Promotion | t.ModeScore], generation: t.Generation
+) -> bool:
+    query = select(func.count()).where(table.generation_id == generation.generation_id)
+    return bool(session.scalar(query))
+
+
+def _as_columns(prediction: Result) -> Result:
+    return prediction | {"forces": floats_to_blob(prediction["forces"])}
+
+
+def commit_score(session: Session, task: t.Task, result: Result, _: ArtifactStore) -> None:
+    """Add what came of each mode; the first scores of a generation stand."""
+    generation = _generation(session, task)
+    if _is_there(session, t.ModeScore, generation):
+        return
+    for score in result["scores"]:
+        session.add(
+            t.ModeScore(generation_id=generation.generation_id, task_id=task.task_id, **score)
+        )
+    record_event(session, "mode_score", result["text"], None)
 
 
 def commit_evaluate(session: Session, task: t.Task, result: Result, _: ArtifactStore) -> None:
@@ -375,7 +470,10 @@ COMMITS: dict[str, Callable[[Session, t.Task, Result, ArtifactStore], None]] = {
     "label": commit_label,
     "explore": commit_explore,
     "select": commit_select,
+    "promote": commit_promote,
     "train": commit_train,
+    "transfer": commit_transfer,
+    "score": commit_score,
     "evaluate": commit_evaluate,
     "fit_spacetime": commit_fit_spacetime,
     "probe_spacetime": commit_probe_spacetime,

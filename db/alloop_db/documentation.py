@@ -88,6 +88,8 @@ def _migrated(kind: str) -> tuple[str, ...]:
     engine = create_engine("sqlite://", poolclass=StaticPool)
     try:
         with engine.begin() as connection:
+            # As where a file is upgraded: a view may name a table that is just being rebuilt.
+            connection.exec_driver_sql("PRAGMA legacy_alter_table=ON")
             upgrade(connection)
             rows = connection.exec_driver_sql(
                 "SELECT sql FROM sqlite_master WHERE type = ? AND sql IS NOT NULL ORDER BY rowid",

@@ -45,10 +45,11 @@ def render(result: Result, form: Literal["table", "csv", "json"]) -> str:
 def write_extxyz(engine: Engine, result: Result, stream: TextIO) -> int:
     """Write the frames of a result as extended XYZ and return how many blocks were written.
 
-    Each frame comes once, or once for each level of theory it is labelled at; without a label it
-    has no ``REF_energy`` (eV) and ``REF_forces`` (eV/Å). The prefix is needed: ASE's reader hides
-    plain ``energy`` and ``forces`` in a calculator. Raises LedgerError if the result has no
-    column ``frame_id``.
+    Each frame comes once, or once for each level of theory it is labelled at; a result with a
+    column ``label_id`` says which of these. What a label has not, ``REF_energy`` (eV) or
+    ``REF_forces`` (eV/Å), is left out; the prefix is needed since ASE's reader hides plain
+    ``energy`` and ``forces`` in a calculator. Raises LedgerError if the result has no column
+    ``frame_id``.
     """
     if "frame_id" not in result.columns:
         raise LedgerError(
@@ -57,20 +58,27 @@ def write_extxyz(engine: Engine, result: Result, stream: TextIO) -> int:
         )
     place = result.columns.index("frame_id")
     wanted = dict.fromkeys(row[place] for row in result.rows if row[place] is not None)
+    labels: set[object] | None = None
+    if "label_id" in result.columns:
+        labels = {row[result.columns.index("label_id")] for row in result.rows}
     n_blocks = 0
     with engine.connect() as connection:
         for frame_id in wanted:
-            for atoms in _blocks(connection, frame_id):
+            for atoms in _blocks(connection, frame_id, labels):
                 write(stream, atoms, format="extxyz")
                 n_blocks += 1
     return n_blocks
 
 
-def _blocks(connection: Connection, frame_id: object) -> Iterator[Atoms]:
+def _blocks(
+    connection: Connection, frame_id: object, labels: set[object] | None
+) -> Iterator[Atoms]:
     rows = connection.exec_driver_sql(_FRAMES, (frame_id,)).mappings().all()
     if not rows:
         raise LedgerError(f"there is no frame {frame_id} in the ledger")
     for row in rows:
+        if labels is not None and row["label_id"] not in (None, *labels):
+            continue
         atoms = Atoms(
             blob_to_integers(row["numbers"]),
             blob_to_vectors(row["positions"]),
@@ -81,6 +89,7 @@ def _blocks(connection: Connection, frame_id: object) -> Iterator[Atoms]:
         atoms.info["frame_key"] = row["key"]
         if row["label_id"] is not None:
             atoms.info["REF_energy"] = row["energy"]
+        if row["forces"] is not None:
             atoms.arrays["REF_forces"] = blob_to_vectors(row["forces"])
         yield atoms
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -79,6 +80,36 @@ def open_readonly(directory: Path) -> Engine:
     return _engine(path, lambda: _connect_readonly(path), begin="BEGIN")
 
 
+def open_current(directory: Path) -> Engine:
+    """Open for reading a ledger whose schema is the newest; raise LedgerError if it is older."""
+    engine = open_readonly(directory)
+    if _schema(engine) != known_revisions()[-1]:
+        raise LedgerError(
+            f"ledger {directory / LEDGER} is of an older alloop: `alloop start` upgrades it"
+        )
+    return engine
+
+
+@contextlib.contextmanager
+def open_as_newest(directory: Path) -> Iterator[Engine]:
+    """Open for reading; of an older ledger a temporary copy, whose schema is brought up to date.
+
+    Raises LedgerError as :func:`open_readonly` does.
+    """
+    engine = open_readonly(directory)
+    with contextlib.ExitStack() as stack:
+        stack.callback(engine.dispose)
+        if _schema(engine) != known_revisions()[-1]:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            source, copy = _connect_readonly(directory / LEDGER), sqlite3.connect(folder / LEDGER)
+            with contextlib.closing(source), contextlib.closing(copy), _explained(folder / LEDGER):
+                source.backup(copy)
+            open_ledger(folder, create=False).dispose()
+            engine = open_readonly(folder)
+            stack.callback(engine.dispose)
+        yield engine
+
+
 def upgrade(connection: Connection) -> None:
     """Bring the schema of an open database to the newest revision, within its transaction."""
     from alembic import command
@@ -100,6 +131,12 @@ def alembic_config() -> Config:
 def known_revisions() -> list[str]:
     """Return the schema revisions this alloop knows, oldest first."""
     return sorted(script.name.split("_")[0] for script in MIGRATIONS.glob("versions/[0-9]*.py"))
+
+
+def _schema(engine: Engine) -> str:
+    with engine.connect() as connection:
+        found = connection.exec_driver_sql("SELECT version_num FROM alembic_version")
+        return str(found.scalar_one())
 
 
 def _make(directory: Path) -> None:

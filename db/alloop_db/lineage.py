@@ -124,8 +124,8 @@ _DOWN = {
 # Each query returns one line of text that describes the node ``:id``.
 _ABOUT = {
     "model": """
-        SELECT model.member || ', seed ' || model.seed || ', weights '
-            || substr(artifact.sha256, 1, 12)
+        SELECT model.member || iif(model.mode = 'plain', '', ', mode ' || model.mode)
+            || ', seed ' || model.seed || ', weights ' || substr(artifact.sha256, 1, 12)
         FROM model JOIN artifact ON artifact.artifact_id = model.artifact_id
         WHERE model.model_id = :id""",
     "snapshot": """
@@ -145,9 +145,12 @@ _ABOUT = {
             ON level_of_theory.level_of_theory_id = snapshot.level_of_theory_id
         WHERE snapshot.snapshot_id = :id""",
     "committee": """
-        SELECT count(*) || ' models, generation ' || generation.number
+        SELECT count(*) || ' models of ' || level_of_theory.name || ', generation '
+            || generation.number
         FROM committee
         JOIN generation ON generation.generation_id = committee.generation_id
+        JOIN level_of_theory
+            ON level_of_theory.level_of_theory_id = committee.level_of_theory_id
         JOIN committee_member ON committee_member.committee_id = committee.committee_id
         WHERE committee.committee_id = :id""",
     "spacetime_model": """

@@ -48,8 +48,12 @@ JOIN artifact ON artifact.artifact_id = model.artifact_id
 WHERE frame.frame_id = :frame ORDER BY committee_member.position"""
 _PREDICTIONS = """
 SELECT
-    committee_id, energy, forces, energy_spread, force_spread_max, force_spread_mean, force_bound
-FROM prediction WHERE frame_id = :frame ORDER BY prediction_id"""
+    prediction.committee_id, level_of_theory.name AS level_of_theory, energy, forces,
+    energy_spread, force_spread_max, force_spread_mean, force_bound
+FROM prediction
+JOIN committee ON committee.committee_id = prediction.committee_id
+JOIN level_of_theory ON level_of_theory.level_of_theory_id = committee.level_of_theory_id
+WHERE frame_id = :frame ORDER BY prediction_id"""
 _DECISIONS = """
 SELECT decision.action, decision.rule, decision.numbers, generation.number AS generation
 FROM decision
@@ -71,10 +75,15 @@ JOIN label ON label.label_id = attempt.label_id
 WHERE label.frame_id = :frame ORDER BY attempt.label_id, attempt.number"""
 _USES = """
 SELECT
-    snapshot.snapshot_id, snapshot_member.split, generation.number AS generation,
+    snapshot.snapshot_id, level_of_theory.name AS level_of_theory, snapshot_member.split,
+    generation.number AS generation,
     group_concat(DISTINCT model.model_id) AS models,
+    group_concat(DISTINCT iif(committee_member.committee_id IS NULL, NULL, model.model_id))
+        AS seated,
+    group_concat(DISTINCT iif(committee_member.committee_id IS NULL, NULL, model.mode)) AS mode,
     group_concat(DISTINCT committee_member.committee_id) AS committees
 FROM label
+JOIN level_of_theory ON level_of_theory.level_of_theory_id = label.level_of_theory_id
 JOIN snapshot_member ON snapshot_member.label_id = label.label_id
 JOIN snapshot ON snapshot.snapshot_id = snapshot_member.snapshot_id
 JOIN generation ON generation.generation_id = snapshot.generation_id
@@ -93,11 +102,12 @@ class Why:
     frame : the frame and its system.
     trajectory : where it was found; None for the initial set.
     committee : the models that ran that trajectory, one record each.
-    predictions : what committees said of it before any label existed; ``force_rmse``, eV/Å, and
-        ``energy_error``, eV, compare that with the first finished label.
+    predictions : what committees said of it before any label of their level of theory existed;
+        ``force_rmse``, eV/Å, and ``energy_error``, eV, compare that with the label that came.
     decisions : what became of it, with the rule and its numbers.
-    labels : each with its ``attempts``.
-    uses : the training sets it is in, with the models and committees that came of them.
+    labels : at each level of theory, with its ``attempts``.
+    uses : the training sets it is in, with the ``models`` and ``committees`` that came of them;
+        ``seated`` are the models in these committees, ``mode`` how they learnt.
 
     """
 
@@ -112,11 +122,14 @@ class Why:
     def text(self) -> str:
         """Return the history in plain words, one line for each step."""
         lines = [("Frame", _say_frame(self.frame)), ("Found", _say_origin(self))]
-        lines += [("Predicted", _say_prediction(record)) for record in self.predictions]
+        several = (
+            len({record["level_of_theory"] for record in (*self.predictions, *self.labels)}) > 1
+        )
+        lines += [("Predicted", _say_prediction(record, several)) for record in self.predictions]
         lines += [("Decided", _say_decision(record)) for record in self.decisions]
         lines += [("Labelled", _say_label(record)) for record in self.labels]
         lines += [("Error", said) for said in map(_say_error, self.predictions) if said]
-        lines += [("Used", _say_use(record)) for record in self.uses]
+        lines += [("Used", _say_use(record, several)) for record in self.uses]
         if not self.labels:
             lines.append(("Labelled", "no label was asked for"))
         if not self.uses:
@@ -151,7 +164,7 @@ def why(engine: Engine, frame: int | str) -> Why:
     for decision in decisions:
         decision["numbers"] = json.loads(decision["numbers"])
     for use in uses:
-        for members in ("models", "committees"):
+        for members in ("models", "seated", "committees"):
             use[members] = sorted(int(word) for word in (use[members] or "").split(",") if word)
     return Why(
         frame=found,
@@ -171,9 +184,9 @@ def _rows(connection: Connection, query: str, frame_id: int) -> list[Record]:
 
 def _compare(predictions: list[Record], labels: list[Record]) -> None:
     """Replace the arrays by the error between prediction and label."""
-    done = next((label for label in labels if label["status"] == "done"), None)
+    finished = {label["level_of_theory"]: label for label in labels if label["status"] == "done"}
     for prediction in predictions:
-        forces = prediction.pop("forces")
+        forces, done = prediction.pop("forces"), finished.get(prediction["level_of_theory"])
         error = None if done is None else rmse(forces, done["forces"])
         finite = error is not None and math.isfinite(error)
         prediction["force_rmse"] = error if finite else None
@@ -209,9 +222,10 @@ def _say_origin(history: Why) -> str:
     return words
 
 
-def _say_prediction(record: Record) -> str:
+def _say_prediction(record: Record, several: bool) -> str:
+    of = f" of {record['level_of_theory']}" if several else ""
     words = (
-        f"by committee {record['committee_id']}, before any label: energy"
+        f"by committee {record['committee_id']}, before any label{of}: energy"
         f" {record['energy']:.4f} eV; its members differ by up to"
         f" {record['force_spread_max']:.3g} eV/Å on an atom"
     )
@@ -221,8 +235,10 @@ def _say_prediction(record: Record) -> str:
 
 
 def _say_decision(record: Record) -> str:
-    numbers = ", ".join(f"{name} {_short(value)}" for name, value in record["numbers"].items())
-    words = f"{record['action']} by rule {record['rule']} in generation {record['generation']}"
+    found = dict(record["numbers"])
+    to = f" to tier {found.pop('tier', '?')}" if record["action"] == "promoted" else ""
+    numbers = ", ".join(f"{name} {_short(value)}" for name, value in found.items())
+    words = f"{record['action']}{to} by rule {record['rule']} in generation {record['generation']}"
     return f"{words}: {numbers}" if numbers else words
 
 
@@ -244,8 +260,10 @@ def _say_attempt(attempt: Record, energy: float | None) -> str:
 
 
 def _say_error(record: Record) -> str:
-    if record["force_rmse"] is None:
+    if record["force_rmse"] is None and record["energy_error"] is None:
         return ""
+    if record["force_rmse"] is None:
+        return f"committee {record['committee_id']} was off by {record['energy_error']:+.3g} eV"
     bound = record["force_bound"]
     return (
         f"committee {record['committee_id']} was off by {record['force_rmse']:.3g} eV/Å (RMS over"
@@ -258,13 +276,16 @@ def _say_error(record: Record) -> str:
     )
 
 
-def _say_use(record: Record) -> str:
+def _say_use(record: Record, several: bool) -> str:
     words = f"for {record['split']} in snapshot {record['snapshot_id']}"
-    if record["models"]:
-        words += f": {_count('model', record['models'])}"
-    if record["committees"]:
-        words += f" of {_count('committee', record['committees'])}"
-    return words
+    words += f" of {record['level_of_theory']}" if several else ""
+    if not record["committees"]:
+        return words + (f": {_count('model', record['models'])}" if record["models"] else "")
+    seats, mode = record["seated"], record["mode"]
+    words += f": {_count('model', seats)} of {_count('committee', record['committees'])}"
+    words += "" if mode == "plain" else f" (mode {mode})"
+    others = len(record["models"]) - len(seats)
+    return words + (f"; {others} of other modes" if others else "")
 
 
 def _count(noun: str, ids: list[int]) -> str:

@@ -186,7 +186,11 @@ class TaskQueue:
         with transaction(self._engine) as session:
             last = session.scalar(
                 select(func.max(t.LabelAttempt.label_attempt_id)).where(
-                    t.LabelAttempt.status == "done"
+                    t.LabelAttempt.status == "done",
+                    # Labels that were made elsewhere say nothing of the program.
+                    t.LabelAttempt.task_id.in_(
+                        select(t.Task.task_id).where(t.Task.kind == "label")
+                    ),
                 )
             )
             since = select(t.LabelAttempt.label_id).where(

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import statistics
-from itertools import takewhile
 from typing import Any
 
 from sqlalchemy import Connection, Row, case, func, select
-from sqlalchemy.orm import aliased
 
+from alloop_db import label_reader, spacetime_reader
 from alloop_db import schema as t
 from alloop_db.arrays import blob_to_integers, blob_to_vectors
 from alloop_db.state import (
@@ -17,80 +14,48 @@ from alloop_db.state import (
     CommitteeState,
     EvaluationState,
     GenerationState,
-    LabelNeed,
     ReplicaState,
     ShardState,
     SnapshotState,
-    SpacetimeState,
     SystemState,
 )
-
-WINDOW = 400
-"""Pending labels shown to the planner at a time; bounds memory, not the campaign."""
-RECENT = 300
-"""Latest label attempts that tell the speed and the health of a tier."""
-_PLACE = (
-    func.json_extract(t.Task.spec, "$.system.name").label("system"),
-    func.json_extract(t.Task.spec, "$.committee_id").label("committee_id"),
-    func.coalesce(func.json_extract(t.Task.spec, "$.turn"), 0).label("turn"),
-)
-"""Which 4D model a task is about; specs of before there were refits name no turn."""
 
 
 def read_state(connection: Connection) -> CampaignState:
     """Return the planner's view of the campaign."""
-    number, generation_id = connection.execute(
-        select(t.Generation.number, t.Generation.generation_id)
+    number, generation_id, tier = connection.execute(
+        select(t.Generation.number, t.Generation.generation_id, t.LevelOfTheory.tier)
+        .join(
+            t.LevelOfTheory,
+            t.LevelOfTheory.level_of_theory_id == t.Generation.level_of_theory_id,
+        )
         .order_by(t.Generation.number.desc())
         .limit(1)
     ).one()
-    attempts = connection.execute(
-        select(
-            t.LabelAttempt.label_id,
-            t.LabelAttempt.status,
-            t.LabelAttempt.seconds,
-            t.LabelAttempt.error_class,
-            t.LabelAttempt.error_text,
-            t.Task.epoch,
-        )
-        .join(t.Task, t.Task.task_id == t.LabelAttempt.task_id)
-        .order_by(t.LabelAttempt.label_attempt_id.desc())
-        .limit(RECENT)
-    ).all()
-    # Of this driver alone: whoever starts again has perhaps mended what failed before.
-    epoch = connection.scalar(select(t.CampaignRow.epoch))
-    failures = list(takewhile(lambda row: row.status == "failed" and row.epoch == epoch, attempts))
-    labels = _label_counts(connection, None)
     return CampaignState(
         systems=_systems(connection),
-        generation=_generation(connection, number, generation_id),
-        explorer=_committee(connection, number - 1),
-        explorer_snapshot=_snapshot(connection, number - 1),
+        generation=_generation(connection, number, generation_id, tier),
+        explorer=_committee(connection, t.Generation.number == number - 1),
+        explorer_snapshots=_snapshots(connection, number - 1),
+        below=_below(connection, tier),
         tasks=_tasks(connection, number),
-        needs=_needs(connection),
+        needs=label_reader.read_needs(connection),
         open_label_tasks=connection.scalar(
             select(func.count()).where(
                 t.Task.kind == "label", t.Task.status.in_(("pending", "running"))
             )
         )
         or 0,
-        seconds_per_label=(
-            statistics.median(row.seconds for row in attempts) if attempts else None
-        ),
-        # Labels, not attempts: the retries of a few hopeless frames do not condemn a tier.
-        consecutive_failures=len({row.label_id for row in failures}),
-        requested=sum(labels.values()),
-        done=labels.get("done", 0),
-        failed=labels.get("failed", 0),
+        tiers=label_reader.read_tiers(connection),
+        tier_of=_tier_of(connection),
         seconds=connection.scalar(select(t.CampaignRow.seconds)) or 0.0,
         evaluations=_evaluations(connection),
         nve_shards=read_shards(connection, t.Trajectory.ensemble == "nve"),
-        spacetime=_spacetime(connection),
-        fits=_spacetime_tasks(connection, "fit_spacetime"),
-        probes=_spacetime_tasks(connection, "probe_spacetime"),
-        begun=_begun(connection),
+        spacetime=spacetime_reader.read_models(connection),
+        fits=spacetime_reader.read_tasks(connection, "fit_spacetime"),
+        probes=spacetime_reader.read_tasks(connection, "probe_spacetime"),
+        begun=spacetime_reader.read_begun(connection),
         stability=_stability(connection),
-        last_failures=tuple(f"{row.error_class}: {row.error_text}" for row in failures[:3]),
     )
 
 
@@ -103,6 +68,7 @@ def read_shards(connection: Connection, condition: object) -> tuple[ShardState, 
             t.Trajectory.route,
             t.Trajectory.ensemble,
             t.Trajectory.committee_id,
+            t.LevelOfTheory.tier,
             t.Generation.number,
             t.Trajectory.trajectory_id,
             t.Trajectory.replica,
@@ -114,6 +80,8 @@ def read_shards(connection: Connection, condition: object) -> tuple[ShardState, 
         .join(t.Artifact, t.Artifact.artifact_id == t.Trajectory.artifact_id)
         .join(t.System, t.System.system_id == t.Trajectory.system_id)
         .join(t.Generation, t.Generation.generation_id == t.Trajectory.generation_id)
+        .join(t.Committee, t.Committee.committee_id == t.Trajectory.committee_id)
+        .join(t.LevelOfTheory, t.LevelOfTheory.level_of_theory_id == t.Committee.level_of_theory_id)
         .where(condition)  # type: ignore[arg-type]  # a column expression, which mypy sees as bool
         .order_by(t.Generation.number, t.Artifact.sha256, t.Trajectory.replica)
     ).all()
@@ -132,6 +100,7 @@ def read_shards(connection: Connection, condition: object) -> tuple[ShardState, 
             route=heads[sha256].route,
             ensemble=heads[sha256].ensemble,
             committee_id=heads[sha256].committee_id,
+            tier=heads[sha256].tier,
             generation=heads[sha256].number,
             replicas=tuple(replicas),
         )
@@ -164,11 +133,14 @@ def _systems(connection: Connection) -> dict[str, SystemState]:
     }
 
 
-def _label_counts(connection: Connection, generation_id: int | None) -> dict[str, int]:
-    query = select(t.LabelTally.status, func.sum(t.LabelTally.n)).group_by(t.LabelTally.status)
-    if generation_id is not None:
-        query = query.where(t.LabelTally.generation_id == generation_id)
-    return {status: n for status, n in connection.execute(query) if n}
+def _tier_of(connection: Connection) -> dict[int, str]:
+    rows = connection.execute(
+        select(t.Generation.number, t.LevelOfTheory.tier).join(
+            t.LevelOfTheory,
+            t.LevelOfTheory.level_of_theory_id == t.Generation.level_of_theory_id,
+        )
+    )
+    return dict(rows.all())
 
 
 def _tasks(connection: Connection, number: int) -> dict[str, str]:
@@ -178,55 +150,42 @@ def _tasks(connection: Connection, number: int) -> dict[str, str]:
     return dict(rows.all())
 
 
-def _needs(connection: Connection) -> tuple[LabelNeed, ...]:
+def _generation(
+    connection: Connection, number: int, generation_id: int, tier: str
+) -> GenerationState:
     rows = connection.execute(
-        select(
-            t.LabelRow.label_id,
-            t.LabelRow.tries,
-            t.LabelRow.alone,
-            t.FrameRow.key,
-            t.FrameRow.positions,
-            t.System.name,
-        )
-        .join(t.FrameRow, t.FrameRow.frame_id == t.LabelRow.frame_id)
-        .join(t.System, t.System.system_id == t.FrameRow.system_id)
-        .where(t.LabelRow.status == "pending", t.LabelRow.task_id.is_(None))
-        .order_by(t.LabelRow.label_id)
-        .limit(WINDOW)
-    )
-    return tuple(
-        LabelNeed(
-            row.label_id,
-            row.key,
-            row.name,
-            blob_to_vectors(row.positions).tolist(),
-            row.tries,
-            row.alone,
-        )
-        for row in rows
-    )
-
-
-def _generation(connection: Connection, number: int, generation_id: int) -> GenerationState:
-    models = connection.execute(
-        select(t.Model.member, t.Artifact.sha256)
+        select(t.Model.mode, t.Model.member, t.Artifact.sha256)
         .join(t.Artifact, t.Artifact.artifact_id == t.Model.artifact_id)
         .where(t.Model.generation_id == generation_id)
         .order_by(t.Model.member)
     )
+    models: dict[str, dict[str, str]] = {}
+    for mode, member, sha256 in rows:
+        models.setdefault(mode, {})[member] = sha256
     return GenerationState(
         number=number,
-        labels=_label_counts(connection, generation_id),
-        snapshot=_snapshot(connection, number),
-        models=dict(models.all()),
-        committee=_committee(connection, number),
+        tier=tier,
+        labels=label_reader.read_counts(connection, generation_id),
+        snapshots=_snapshots(connection, number),
+        models=models,
+        committee=_committee(connection, t.Generation.number == number),
         shards=read_shards(connection, t.Trajectory.generation_id == generation_id),
+        promotion=label_reader.read_promotion(connection, generation_id),
+        approved=label_reader.is_approved(connection, number),
+        # In the first tier nobody asks, and there may be a million.
+        asked=() if _below(connection, tier) is None else label_reader.read_asked(connection, tier),
+        best_mode=connection.scalar(
+            select(t.ModeScore.mode).where(
+                t.ModeScore.generation_id == generation_id, t.ModeScore.promoted
+            )
+        ),
     )
 
 
-def _snapshot(connection: Connection, number: int) -> SnapshotState | None:
-    row = connection.execute(
+def _snapshots(connection: Connection, number: int) -> dict[str, SnapshotState]:
+    rows = connection.execute(
         select(
+            t.LevelOfTheory.tier,
             t.Snapshot.sha256,
             t.Artifact.sha256.label("artifact"),
             t.Snapshot.n_labels,
@@ -234,20 +193,36 @@ def _snapshot(connection: Connection, number: int) -> SnapshotState | None:
         )
         .join(t.Artifact, t.Artifact.artifact_id == t.Snapshot.artifact_id)
         .join(t.Generation, t.Generation.generation_id == t.Snapshot.generation_id)
+        .join(t.LevelOfTheory, t.LevelOfTheory.level_of_theory_id == t.Snapshot.level_of_theory_id)
         .where(t.Generation.number == number)
-        .order_by(t.Snapshot.snapshot_id.desc())
-        .limit(1)
-    ).one_or_none()
-    if row is None:
-        return None
-    return SnapshotState(row.sha256, row.artifact, row.held_out, row.n_labels)
+        .order_by(t.Snapshot.snapshot_id)
+    )
+    return {
+        row.tier: SnapshotState(row.sha256, row.artifact, row.held_out, row.n_labels)
+        for row in rows
+    }
 
 
-def _committee(connection: Connection, number: int) -> CommitteeState | None:
+def _below(connection: Connection, tier: str) -> CommitteeState | None:
+    """Return the latest committee of the tier before this one."""
+    tiers = list(
+        connection.scalars(
+            select(t.LevelOfTheory.tier).order_by(t.LevelOfTheory.level_of_theory_id)
+        )
+    )
+    place = tiers.index(tier)
+    return _committee(connection, t.LevelOfTheory.tier == tiers[place - 1]) if place else None
+
+
+def _committee(connection: Connection, condition: object) -> CommitteeState | None:
+    """Return the latest committee that meets a condition on its generation or its level."""
     head = connection.execute(
-        select(t.Committee.committee_id)
+        select(t.Committee.committee_id, t.Generation.number, t.LevelOfTheory.tier)
         .join(t.Generation, t.Generation.generation_id == t.Committee.generation_id)
-        .where(t.Generation.number == number)
+        .join(t.LevelOfTheory, t.LevelOfTheory.level_of_theory_id == t.Committee.level_of_theory_id)
+        .where(condition)  # type: ignore[arg-type]  # a column expression, which mypy sees as bool
+        .order_by(t.Committee.committee_id.desc())
+        .limit(1)
     ).one_or_none()
     if head is None:
         return None
@@ -271,7 +246,8 @@ def _committee(connection: Connection, number: int) -> CommitteeState | None:
     )
     return CommitteeState(
         committee_id=head.committee_id,
-        generation=number,
+        generation=head.number,
+        tier=head.tier,
         members=tuple((row.member, row.sha256) for row in members),
         evaluated=bool(evaluated),
         calibration=_calibration(calibration),
@@ -283,21 +259,6 @@ def _calibration(row: Row[Any] | None) -> dict[str, Any] | None:
         return None
     hidden = ("calibration_id", "committee_id")
     return {name: value for name, value in row._mapping.items() if name not in hidden}
-
-
-def _spacetime_tasks(connection: Connection, kind: str) -> dict[tuple[str, int, int], str]:
-    rows = connection.execute(select(*_PLACE, t.Task.status).where(t.Task.kind == kind))
-    return {(row.system, row.committee_id, row.turn): row.status for row in rows}
-
-
-def _begun(connection: Connection) -> dict[tuple[str, int, int], int]:
-    rows = connection.execute(
-        select(*_PLACE, func.count())
-        .join(t.SpacetimeProbe, t.SpacetimeProbe.task_id == t.Task.task_id)
-        .join(t.Trajectory, t.Trajectory.task_id == t.Task.task_id)
-        .group_by(t.Task.task_id)
-    )
-    return {(system, number, turn): n for system, number, turn, n in rows}
 
 
 def _stability(connection: Connection) -> dict[int, tuple[int, int]]:
@@ -331,49 +292,7 @@ def _evaluations(connection: Connection) -> tuple[EvaluationState, ...]:
             row.force_rmse,
             row.force_low,
             row.force_high,
-        )
-        for row in rows
-    )
-
-
-def _spacetime(connection: Connection) -> tuple[SpacetimeState, ...]:
-    data = aliased(t.Artifact)
-    snapshot = (
-        select(data.sha256)
-        .join(t.Snapshot, t.Snapshot.artifact_id == data.artifact_id)
-        .where(t.Snapshot.generation_id == t.SpacetimeModel.generation_id)
-        .order_by(t.Snapshot.snapshot_id.desc())
-        .limit(1)
-    )
-    rows = connection.execute(
-        select(
-            t.System.name,
-            t.SpacetimeModel.committee_id,
-            t.Generation.number,
-            t.Artifact.sha256,
-            t.SpacetimeModel.status,
-            func.json_extract(t.SpacetimeModel.metrics, "$.thresholds").label("thresholds"),
-            func.json_extract(t.Task.spec, "$.committee").label("committee"),
-            snapshot.scalar_subquery().label("snapshot"),
-            *_PLACE[2:],
-        )
-        .join(t.System, t.System.system_id == t.SpacetimeModel.system_id)
-        .join(t.Generation, t.Generation.generation_id == t.SpacetimeModel.generation_id)
-        .join(t.Artifact, t.Artifact.artifact_id == t.SpacetimeModel.artifact_id)
-        .join(t.Task, t.Task.task_id == t.SpacetimeModel.task_id)
-        .order_by(t.SpacetimeModel.spacetime_model_id)
-    )
-    return tuple(
-        SpacetimeState(
-            row.name,
-            row.committee_id,
-            row.number,
-            row.sha256,
-            turn=row.turn,
-            promoted=row.status == "promoted",
-            committee=tuple(json.loads(row.committee or "[]")),
-            snapshot=row.snapshot,
-            thresholds=json.loads(row.thresholds or "null"),
+            row.energy_rmse,
         )
         for row in rows
     )

@@ -34,7 +34,10 @@ TASK_STATES = ("pending", "running", "done", "failed")
 JUDGEMENTS = ("promoted", "held_back")
 PROBE_ROUTE = "4d"
 """Route of trajectories that a probe has begun; no id in a config begins with a digit."""
-ACTIONS = ("initial", "selected", "audit", "validation", "rejected", "duplicate", "broken")
+ACTIONS = (
+    *("initial", "selected", "audit", "validation", "rejected", "duplicate", "broken"),
+    "promoted",
+)
 
 
 def now() -> str:
@@ -150,6 +153,9 @@ class LevelOfTheory(Base):
     name: Mapped[str] = _column("such as GFN2-xTB or spGFN2-xTB", unique=True)
     tier: Mapped[str] = _column("id of the tier in the config")
     method: Mapped[dict[str, Any]] = _column("engine and settings, as JSON")
+    seconds: Mapped[float] = _column(
+        "wall time of all tries at its labels, s, kept by a trigger", server_default=text("0.0")
+    )
 
 
 class AtomEnergy(Base):
@@ -170,6 +176,9 @@ class Generation(Base):
     __tablename__ = "generation"
     generation_id: Mapped[int] = _column("key", primary_key=True)
     number: Mapped[int] = _column("0 for the initial set, then 1, 2, ...", unique=True)
+    level_of_theory_id: Mapped[int] = _reference(
+        "level_of_theory", "what its committee imitates: that of the tier it is a turn of"
+    )
     state: Mapped[str] = _column("open or closed")
     committee_id: Mapped[int | None] = mapped_column(
         # committee and generation name each other: SQLAlchemy sorts tables without this one
@@ -189,7 +198,8 @@ class Task(Base):
     task_id: Mapped[int] = _column("key", primary_key=True)
     key: Mapped[str] = _column("hash of kind and spec: equal work is recognised", unique=True)
     kind: Mapped[str] = _column(
-        "prepare, explore, select, label, train, evaluate, fit_spacetime or probe_spacetime"
+        "prepare, explore, select, promote, label, train, transfer, score, evaluate, fit_spacetime,"
+        " probe_spacetime, or import for labels made elsewhere"
     )
     generation: Mapped[int] = _column("number of the generation it serves", index=True)
     spec: Mapped[dict[str, Any]] = _column("everything the worker needs, as JSON")
@@ -289,7 +299,8 @@ class Decision(Base):
     generation_id: Mapped[int] = _reference("generation", "when", index=True)
     task_id: Mapped[int] = _reference("task", "the task that decided")
     action: Mapped[str] = _column(
-        "initial, selected, audit, validation, rejected, duplicate, broken"
+        "initial, selected, audit, validation, rejected, duplicate, broken; promoted: its label at"
+        " the level of a higher tier was asked for"
     )
     rule: Mapped[str] = _column("name of the rule")
     numbers: Mapped[dict[str, Any]] = _column("what the rule compared, as JSON")
@@ -302,9 +313,7 @@ class LabelRow(Base):
     __table_args__ = (
         _one_of("status", LABEL_STATES),
         UniqueConstraint("frame_id", "level_of_theory_id"),
-        CheckConstraint(
-            "status != 'done' OR (energy IS NOT NULL AND forces IS NOT NULL)", name="complete"
-        ),
+        CheckConstraint("status != 'done' OR energy IS NOT NULL", name="complete"),
         Index(None, "generation_id", "status"),
         Index(None, "status", "task_id"),
     )
@@ -320,18 +329,24 @@ class LabelRow(Base):
         server_default=text("0"),
     )
     energy: Mapped[float | None] = _column("reference energy, eV")
-    forces: Mapped[bytes | None] = _column("reference forces, float64 blob (n_atoms, 3), eV/Å")
+    forces: Mapped[bytes | None] = _column(
+        "reference forces, float64 blob (n_atoms, 3), eV/Å; empty where the method has none"
+    )
+    diagnostics: Mapped[dict[str, Any] | None] = _column(
+        "what the program says of its solution, such as gap (eV), spin_contamination, t1, as JSON"
+    )
     done_at: Mapped[str | None] = _column("instant of the commit")
 
 
 class LabelTally(Base):
-    """Labels counted by generation and status, kept by triggers: planning need not count."""
+    """Labels counted by generation, level and status, kept by triggers: planning need not count."""
 
     __tablename__ = "label_tally"
     __table_args__ = ({"sqlite_with_rowid": False},)
     generation_id: Mapped[int] = _reference(
         "generation", "the generation that asked for them", primary_key=True
     )
+    level_of_theory_id: Mapped[int] = _reference("level_of_theory", "the method", primary_key=True)
     status: Mapped[str] = _column("pending, done, failed or skipped", primary_key=True)
     n: Mapped[int] = _column("how many")
 
@@ -403,6 +418,10 @@ class Model(Base):
     generation_id: Mapped[int] = _reference("generation", "when", index=True)
     task_id: Mapped[int] = _reference("task", "the task that trained it")
     member: Mapped[str] = _column("place in the committee, such as ani/2")
+    mode: Mapped[str] = _column(
+        "plain, or how it learnt from the tier below: scratch, finetune, freeze, delta, joint or"
+        " distil"
+    )
     kind: Mapped[str] = _column("architecture")
     architecture: Mapped[dict[str, Any]] = _column("hyper-parameters of the network, as JSON")
     seed: Mapped[int] = _column("random seed of weights, bootstrap and batches")
@@ -465,7 +484,9 @@ class Evaluation(Base):
     )
     n_frames: Mapped[int] = _column("number of frames")
     n_groups: Mapped[int] = _column("number of independent trajectories")
-    force_rmse: Mapped[float] = _column("root-mean-square error of a force component, eV/Å")
+    force_rmse: Mapped[float | None] = _column(
+        "root-mean-square error of a force component, eV/Å; empty where no frame has forces"
+    )
     force_low: Mapped[float | None] = _column("lower end of its confidence interval, eV/Å")
     force_high: Mapped[float | None] = _column("upper end of its confidence interval, eV/Å")
     energy_rmse: Mapped[float] = _column("root-mean-square error of the energy per atom, eV")
@@ -474,6 +495,49 @@ class Evaluation(Base):
         "share of frames whose force error lies within the bound given in advance"
     )
     spearman: Mapped[float | None] = _column("rank correlation of spread and error")
+
+
+class Promotion(Base):
+    """A choice of frames whose labels at the level of a higher tier are worth their price."""
+
+    __tablename__ = "promotion"
+    promotion_id: Mapped[int] = _column("key", primary_key=True)
+    generation_id: Mapped[int] = _reference("generation", "when", unique=True)
+    level_of_theory_id: Mapped[int] = _reference("level_of_theory", "promoted to")
+    task_id: Mapped[int] = _reference("task", "the task that chose")
+    policy: Mapped[str] = _column("value_per_cost or random")
+    n_candidates: Mapped[int] = _column("frames with a label at the tier below and none at this")
+    n_promoted: Mapped[int] = _column("frames promoted, those of validation and audit included")
+    seconds: Mapped[float | None] = _column(
+        "expected processor time of these labels, s; empty before any label of the tier is known"
+    )
+    seconds_low: Mapped[float | None] = _column("lower end of its interval, s")
+    seconds_high: Mapped[float | None] = _column("upper end of its interval, s")
+    expected_ratio: Mapped[float | None] = _column(
+        "root-mean-square difference between the tiers that is left unexplained after these labels,"
+        " as a part of what is before, as the policy expects"
+    )
+    numbers: Mapped[dict[str, Any]] = _column("model of the price and of the choice, as JSON")
+
+
+class ModeScore(Base):
+    """What came of one way to learn from the tier below, on labels that no model has seen."""
+
+    __tablename__ = "mode_score"
+    __table_args__ = (UniqueConstraint("generation_id", "mode"),)
+    mode_score_id: Mapped[int] = _column("key", primary_key=True)
+    generation_id: Mapped[int] = _reference("generation", "when")
+    task_id: Mapped[int] = _reference("task", "the task that scored")
+    mode: Mapped[str] = _column("scratch, finetune, freeze, delta, joint or distil")
+    split: Mapped[str] = _column("what was judged: audit, or validation where there is no audit")
+    n_frames: Mapped[int] = _column("number of frames")
+    n_groups: Mapped[int] = _column("number of independent trajectories")
+    force_rmse: Mapped[float | None] = _column(
+        "root-mean-square error of a force component, eV/Å; empty where no frame has forces"
+    )
+    energy_rmse: Mapped[float] = _column("root-mean-square error of the energy per atom, eV")
+    relative: Mapped[float] = _column("its error as a multiple of the best mode's")
+    promoted: Mapped[bool] = _column("whether its models are the committee of the generation")
 
 
 class SpacetimeModel(Base):

@@ -23,8 +23,29 @@ Rows = Sequence[Any]
 """Rows of label, frame, system, level of theory and seed, as the query of seal_snapshot gives."""
 
 
-def seal_snapshot(session: Session, number: int, store: ArtifactStore) -> int:
-    """Seal every label done so far as the training set of a generation; return its size.
+def seal_snapshots(
+    session: Session, number: int, store: ArtifactStore, *, below: bool
+) -> dict[str, int]:
+    """Seal every label done so far as training sets of a generation; return their sizes.
+
+    One set for each tier, from the first to the one that the generation is a turn of, or with
+    ``below`` to the one below that. Raises LedgerError if the last one has no label.
+    """
+    rows = session.execute(
+        select(t.LevelOfTheory.level_of_theory_id, t.LevelOfTheory.tier)
+        .join(t.Generation, t.Generation.number == number)
+        .where(t.LevelOfTheory.level_of_theory_id <= t.Generation.level_of_theory_id)
+        .order_by(t.LevelOfTheory.level_of_theory_id)
+    ).all()
+    rows = rows[:-1] if below else rows
+    sizes = {tier: _seal(session, number, level, store) for level, tier in rows}
+    if not sizes[rows[-1].tier]:
+        raise LedgerError(f"generation {number} has no label to train on")
+    return sizes
+
+
+def _seal(session: Session, number: int, level: int, store: ArtifactStore) -> int:
+    """Seal the labels of one level.
 
     Frames of the train and validation splits become members. Frames of the audit split go into
     a file of their own, which judges the models and is never trained on. Sealing the same labels
@@ -36,14 +57,14 @@ def seal_snapshot(session: Session, number: int, store: ArtifactStore) -> int:
         .join(t.System, t.System.system_id == t.FrameRow.system_id)
         .join(t.LevelOfTheory, t.LevelOfTheory.level_of_theory_id == t.LabelRow.level_of_theory_id)
         .join(t.Trajectory, t.Trajectory.trajectory_id == t.FrameRow.trajectory_id, isouter=True)
-        .where(t.LabelRow.status == "done")
+        .where(t.LabelRow.status == "done", t.LabelRow.level_of_theory_id == level)
         # By content, not by row number: a campaign that was killed may have inserted frames in
         # another order, and must still train on the same bytes.
         .order_by(t.FrameRow.key)
     ).all()
     members = [row for row in rows if row.FrameRow.split != "audit"]
     if not members:
-        raise LedgerError(f"generation {number} has no label to train on")
+        return 0
     digest = hashlib.sha256(f"generation {number}\n".encode())
     for row in members:
         digest.update(f"{row.FrameRow.key} {row.name} {row.FrameRow.split}\n".encode())
@@ -57,7 +78,7 @@ def seal_snapshot(session: Session, number: int, store: ArtifactStore) -> int:
     ).one()
     snapshot = t.Snapshot(
         sha256=sha256,
-        level_of_theory_id=members[0].LabelRow.level_of_theory_id,
+        level_of_theory_id=level,
         generation_id=generation_id,
         artifact_id=artifact_id(session, _store(session, "snapshot", members, store)),
         held_out=_store(session, "held_out", audit, store) if audit else None,
@@ -81,7 +102,7 @@ def seal_snapshot(session: Session, number: int, store: ArtifactStore) -> int:
 
 
 def _store(session: Session, kind: str, rows: Rows, store: ArtifactStore) -> str:
-    data = _dataset(rows)
+    data = dataset_of(rows)
     sha256 = store.add(".npz", lambda path: save_dataset(path, data))
     size = store.path(sha256, ".npz").stat().st_size
     artifact = {"sha256": sha256, "suffix": ".npz", "kind": kind, "bytes": size}
@@ -89,11 +110,12 @@ def _store(session: Session, kind: str, rows: Rows, store: ArtifactStore) -> str
     return sha256
 
 
-def _dataset(rows: Rows) -> Dataset:
+def dataset_of(rows: Rows) -> Dataset:
+    """Return labelled frames of one level as a dataset."""
     return Dataset(
-        frames=tuple(_frame(row.FrameRow, row.System) for row in rows),
+        frames=tuple(frame_of_row(row.FrameRow, row.System) for row in rows),
         energies=_energies(rows),
-        forces=tuple(blob_to_vectors(row.LabelRow.forces) for row in rows),
+        forces=tuple(_forces(row) for row in rows),
         splits=tuple(row.FrameRow.split for row in rows),
         systems=tuple(row.System.name for row in rows),
         groups=tuple(_group(row) for row in rows),
@@ -105,6 +127,13 @@ def _energies(rows: Rows) -> NDArray[np.float64]:
     return np.array([row.LabelRow.energy for row in rows], dtype=np.float64)
 
 
+def _forces(row: Any) -> NDArray[np.float64]:
+    """Return the forces of a label, NaN where its method has none."""
+    if row.LabelRow.forces is None:
+        return np.full((row.FrameRow.n_atoms, 3), np.nan)
+    return blob_to_vectors(row.LabelRow.forces)
+
+
 def _group(row: Any) -> str:
     """Name the trajectory by its seed, which a campaign that was killed finds again."""
     if row.seed is None:
@@ -112,7 +141,8 @@ def _group(row: Any) -> str:
     return f"trajectory {row.seed}"
 
 
-def _frame(row: t.FrameRow, system: t.System) -> Frame:
+def frame_of_row(row: t.FrameRow, system: t.System) -> Frame:
+    """Return a frame of the ledger."""
     return Frame(
         numbers=blob_to_integers(system.numbers),
         positions=blob_to_vectors(row.positions),

@@ -24,7 +24,7 @@ from alloop_db.commits import (
 from alloop_db.queue import TaskQueue
 from alloop_db.reader import read_state, system_record
 from alloop_db.sessions import record_event, transaction
-from alloop_db.sets import seal_snapshot
+from alloop_db.sets import seal_snapshots
 from alloop_db.state import CampaignState
 
 
@@ -54,11 +54,12 @@ class Store:
         seed: int,
         version: str,
         systems: dict[str, Frame],
-        tier: str,
-        method: dict[str, Any],
-        levels_of_theory: Sequence[str],
+        methods: dict[str, dict[str, Any]],
     ) -> bool:
-        """Create the campaign's rows unless they exist; return whether they were created."""
+        """Create the campaign's rows unless they exist; return whether they were created.
+
+        ``methods`` is the reference method of each tier, cheap to expensive.
+        """
         with transaction(self.engine) as session:
             if session.scalar(select(func.count()).select_from(t.CampaignRow)):
                 return False
@@ -76,10 +77,31 @@ class Store:
             )
             for system, frame in systems.items():
                 session.add(_system_row(system, frame))
-            for level in dict.fromkeys(levels_of_theory):
-                session.add(t.LevelOfTheory(name=level, tier=tier, method=method))
-            session.add(t.Generation(number=0, state="open", numbers={}, opened_at=t.now()))
+            _add_tiers(session, methods)
+            first = session.scalars(
+                select(t.LevelOfTheory.level_of_theory_id).order_by(
+                    t.LevelOfTheory.level_of_theory_id
+                )
+            ).first()
+            session.add(
+                t.Generation(
+                    number=0,
+                    level_of_theory_id=first,
+                    state="open",
+                    numbers={},
+                    opened_at=t.now(),
+                )
+            )
             return True
+
+    def add_tiers(self, methods: dict[str, dict[str, Any]]) -> list[str]:
+        """Add the tiers that the ledger does not know yet; return them."""
+        with transaction(self.engine) as session:
+            return _add_tiers(session, methods)
+
+    def approve(self, number: int, text: str) -> None:
+        """Note that a person agrees to the price of a generation."""
+        self.event("approval", text, {"generation": number})
 
     def begin_epoch(self, config: ConfigRecord, changes: Sequence[str]) -> int:
         """Note that a driver has taken the campaign; return its epoch."""
@@ -150,19 +172,24 @@ class Store:
 
     # -- the turns of the loop -------------------------------------------------------------------
 
-    def seal(self, number: int) -> int:
-        """Seal the training set of a generation; return how many labels it has."""
-        with transaction(self.engine) as session:
-            return seal_snapshot(session, number, self.artifacts)
+    def seal(self, number: int, *, below: bool = False) -> dict[str, int]:
+        """Seal the training sets of a generation; return how many labels that of each tier has.
 
-    def form_committee(self, number: int, members: Sequence[str], sha256: str) -> None:
-        """Seat the models of a generation, in the order of ``members``."""
+        With ``below`` its own tier is left out.
+        """
+        with transaction(self.engine) as session:
+            return seal_snapshots(session, number, self.artifacts, below=below)
+
+    def form_committee(self, number: int, mode: str, members: Sequence[str], sha256: str) -> None:
+        """Seat the models of a generation that learnt in one mode, in the order of ``members``."""
         with transaction(self.engine) as session:
             generation_id = _generation_id(session, number)
             models = {
                 model.member: model
                 for model in session.scalars(
-                    select(t.Model).where(t.Model.generation_id == generation_id)
+                    select(t.Model).where(
+                        t.Model.generation_id == generation_id, t.Model.mode == mode
+                    )
                 )
             }
             snapshot = session.get_one(t.Snapshot, models[members[0]].snapshot_id)
@@ -190,8 +217,11 @@ class Store:
         with transaction(self.engine) as session:
             add_evaluations(session, committee_id, _generation_id(session, number), evaluations)
 
-    def open_generation(self, number: int, committee_id: int) -> None:
-        """Close the open generation and open the next."""
+    def open_generation(self, number: int, committee_id: int, tier: str, why: str = "") -> None:
+        """Close the open generation and open the next, a turn of a tier.
+
+        ``why`` it is a turn of another tier than the one before.
+        """
         with transaction(self.engine) as session:
             session.execute(
                 update(t.Generation)
@@ -202,6 +232,11 @@ class Store:
                 insert_or(t.Generation)
                 .values(
                     number=number,
+                    level_of_theory_id=session.scalars(
+                        select(t.LevelOfTheory.level_of_theory_id).where(
+                            t.LevelOfTheory.tier == tier
+                        )
+                    ).one(),
                     state="open",
                     committee_id=committee_id,
                     numbers={},
@@ -209,7 +244,19 @@ class Store:
                 )
                 .on_conflict_do_nothing(index_elements=["number"])
             )
-            record_event(session, "generation", f"generation {number} begins", None)
+            record_event(session, "generation", f"generation {number} of tier {tier} begins", None)
+            if why:
+                record_event(session, "tier", why, {"tier": tier})
+
+
+def _add_tiers(session: Session, methods: dict[str, dict[str, Any]]) -> list[str]:
+    known = set(session.scalars(select(t.LevelOfTheory.tier)))
+    new = [tier for tier in methods if tier not in known]
+    for tier in new:
+        method = methods[tier]
+        session.add(t.LevelOfTheory(name=method["model"], tier=tier, method=method))
+        session.flush()
+    return new
 
 
 def _system_row(name: str, frame: Frame) -> t.System:

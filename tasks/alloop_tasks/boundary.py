@@ -24,8 +24,8 @@ from alloop_tasks.environment import environment
 from alloop_tasks.workspace import Workspace, read_json, write_json
 
 KINDS = (
-    "prepare", "explore", "select", "label", "train", "evaluate", "fit_spacetime",
-    "probe_spacetime",
+    "prepare", "explore", "select", "promote", "label", "train", "transfer", "score", "evaluate",
+    "fit_spacetime", "probe_spacetime",
 )  # fmt: skip
 LONGEST_TEXT = 2_000
 LONGEST_TRACE = 20_000

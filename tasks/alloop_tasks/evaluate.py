@@ -32,6 +32,7 @@ class _Errors:
 
     def __init__(self, data: Dataset, committee: Committee) -> None:
         n_frames = len(data)
+        self.have_forces = bool(data.has_forces.all())
         self.groups: NDArray[np.int64] = np.unique(data.groups, return_inverse=True)[1]
         self.n_atoms = np.array([frame.n_atoms for frame in data.frames])
         self.energy = np.full(n_frames, np.inf)
@@ -79,9 +80,11 @@ def run(spec: dict[str, Any], workspace: Workspace) -> dict[str, Any]:
     return result
 
 
-def judge_audit(members: Sequence[Path], data: Dataset, confidence: float = 0.95) -> dict[str, Any]:
+def judge(members: Sequence[Path], data: Dataset, confidence: float = 0.95) -> dict[str, Any]:
     """Return the error of a committee on any labelled frames, as a row of ``evaluation``."""
-    return _evaluation("audit", _Errors(data, load_committee(members)), confidence)
+    row = _evaluation("audit", _Errors(data, load_committee(members)), confidence)
+    judged: dict[str, Any] = without_nan(row)
+    return judged
 
 
 def frame_errors(members: Sequence[Path], data: Dataset) -> NDArray[np.float64]:
@@ -91,17 +94,23 @@ def frame_errors(members: Sequence[Path], data: Dataset) -> NDArray[np.float64]:
 
 
 def _evaluation(kind: str, errors: _Errors, confidence: float) -> dict[str, Any]:
-    interval = rmse_interval(errors.squared_force, errors.groups, confidence)
-    return {
+    row = {
         "kind": kind,
-        "n_frames": interval.n,
-        "n_groups": interval.n_groups,
-        "force_rmse": interval.value,
-        "force_low": interval.low,
-        "force_high": interval.high,
+        "n_frames": len(errors.groups),
+        "n_groups": len(set(errors.groups)),
+        **dict.fromkeys(("force_rmse", "force_low", "force_high")),
         "energy_rmse": float(np.sqrt(np.mean((errors.energy / errors.n_atoms) ** 2))),
         "confidence": confidence,
         "coverage": None,
+        "spearman": rank_correlation(errors.energy_spread, np.abs(errors.energy)),
+    }
+    if not errors.have_forces:
+        return row
+    interval = rmse_interval(errors.squared_force, errors.groups, confidence)
+    return row | {
+        "force_rmse": interval.value,
+        "force_low": interval.low,
+        "force_high": interval.high,
         "spearman": rank_correlation(errors.force_spread, errors.squared_force),
     }
 
@@ -109,7 +118,8 @@ def _evaluation(kind: str, errors: _Errors, confidence: float) -> dict[str, Any]
 def _calibrations(errors: _Errors, n_members: int, confidence: float) -> list[dict[str, Any]]:
     # One broken geometry with a huge spread would decide the second moments alone.
     band = choose_band(errors.force_spread, 0.0, None)
-    sound = ~band.is_broken(errors.force_spread) & np.isfinite(errors.squared_force)
+    known = errors.squared_force if errors.have_forces else errors.energy
+    sound = ~band.is_broken(errors.force_spread) & np.isfinite(known)
     force = calibrate(
         np.sqrt(errors.squared_force[sound]),
         errors.force_spread[sound],
@@ -127,6 +137,8 @@ def _calibrations(errors: _Errors, n_members: int, confidence: float) -> list[di
         level=LEVEL,
         confidence=confidence,
     )
+    if not errors.have_forces:
+        return [_calibration_row(energy)]
     return [_calibration_row(force), _calibration_row(energy)]
 
 

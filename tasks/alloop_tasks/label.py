@@ -43,7 +43,9 @@ def _label(reference: Reference, frame: Frame, frame_key: str, attempt: int) -> 
     record: dict[str, Any] = {"frame_key": frame_key, "program": reference.program}
     try:
         label = reference.label(frame, attempt=attempt)
-        record |= {"status": "done", "energy": label.energy, "forces": label.forces.tolist()}
+        forces = None if label.forces is None else label.forces.tolist()
+        record |= {"status": "done", "energy": label.energy, "forces": forces}
+        record["diagnostics"] = dict(label.diagnostics)
     except LabelError as error:
         record |= {"status": "failed", "error_class": error.code, "error_text": error.reason}
         record["retryable"] = may_retry(error.code, attempt + 1)

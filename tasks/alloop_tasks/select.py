@@ -15,6 +15,7 @@ from alloop.acquisition.selection import select, tally
 from alloop.acquisition.uncertainty import energy_spread, energy_spread_per_sqrt_atom
 from alloop.datasets import load_dataset
 from alloop.trajectories import Shard, Trajectory
+from alloop_tasks.predictions import rebuilt
 from alloop_tasks.systems import frame_of
 from alloop_tasks.workspace import Workspace
 
@@ -80,7 +81,7 @@ def run(spec: dict[str, Any], workspace: Workspace) -> dict[str, Any]:
         healthy=np.ones(len(spread), dtype=bool),
         splits=explored.splits,
     )
-    calibration = _calibration(spec)
+    calibration = rebuilt(spec["calibration"])
     training = pool.members("train")
     band = choose_band(
         spread[training],
@@ -128,19 +129,6 @@ def _spread(spec: dict[str, Any], explored: _Explored) -> NDArray[np.float64]:
         return explored.gather("max_force_spread")
     energies = explored.gather("member_energies")
     return energy_spread_per_sqrt_atom(energies.T, len(spec["system"]["numbers"]))
-
-
-def _calibration(spec: dict[str, Any]) -> Calibration | None:
-    """Rebuild the calibration; the ledger has no infinity and leaves such numbers empty."""
-    stored = spec["calibration"]
-    if stored is None:
-        return None
-    unbounded = {"alpha": np.inf, "alpha_low": 0.0, "alpha_high": np.inf, "quantile": np.inf}
-    numbers = {
-        name: default if stored[name] is None else stored[name]
-        for name, default in unbounded.items()
-    }
-    return Calibration(**(stored | numbers))
 
 
 def _known(

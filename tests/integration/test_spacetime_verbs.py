@@ -23,6 +23,7 @@ from ase.build import molecule
 from typer.testing import CliRunner
 
 from alloop.artifacts import ArtifactStore
+from alloop.campaign.teachers import find_teachers
 from alloop.cli.main import app, main
 from alloop.spacetime.files import load_model
 from alloop.spacetime.learning import fit as fitting
@@ -32,6 +33,7 @@ from alloop.units import FS as FS_PER_ASE
 from alloop_db.ledger import open_ledger
 from tests.ledger_rows import Rows
 from tests.ledger_sample import _trajectory, fill
+from tests.ledger_tiers import add_tier
 
 WATER = "3\n\nO 0 0 0.1173\nH 0 0.7572 -0.4692\nH 0 -0.7572 -0.4692\n"
 SAMPLE = (
@@ -496,6 +498,33 @@ def test_conditions_choose_trajectories(campaign, tmp_path):
     assert "no trajectory of benzene" in give("--system", "benzene")
 
 
+def test_a_tier_means_its_latest_committee_that_has_run(campaign, tmp_path):
+    engine = open_ledger(campaign, create=False)
+    add_tier(engine)
+    with engine.begin() as connection:  # of tier dft committee 3 has run, 4 has not
+        _trajectory(
+            Rows(connection),
+            trajectory_id=60,
+            artifact_id=40,
+            replica=10,
+            task_id=6,
+            route="free",
+            committee_id=3,
+        )
+    engine.dispose()
+    fit = ("fit", "-c", campaign, *FIT, "--steps", 0, "-o", tmp_path / "t.pt")
+    code, _, err = run(*fit, "--tier", "xtb")
+    assert code == 0, err
+    assert "10 trajectories of water, where relative_error <= 1.5 OR committee_id = 2" in err
+
+    give = functools.partial(complaint, *fit)
+    assert find_teachers(campaign, tier="dft").committee_id == 3
+    # The latest of all is of tier dft too, with less than half the error of committee 3.
+    assert "'relative_error <= 1.5 OR committee_id = 4'" in give()
+    assert "tier 'ccsd' has no committee; there are some of xtb, dft" in give("--tier", "ccsd")
+    assert "a tier means its latest" in give("--tier", "xtb", "--committee", 1)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -510,6 +539,7 @@ def test_conditions_choose_trajectories(campaign, tmp_path):
         (["sample", "{}/water.xyz", "-o", "x.h5", "--temperature", "-1 K"], "--temperature: must"),
         (["fit"], "no trajectories: name shards"),
         (["fit", "{}/water.h5", "--where", "1"], "--where: needs --campaign"),
+        (["fit", "{}/water.h5", "--tier", "dft"], "--tier: needs --campaign"),
         (["fit", "{}/water.xyz"], "cannot be read as a trajectory shard"),
         (["fit", "{}/water.h5", "--cutoff", "3 K"], "that is a temperature"),
         (["fit", "{}/water.h5", "--cutoff", "0.7 fs"], "not a multiple"),

@@ -70,6 +70,7 @@ class FailsOnce:
     """A reference whose self-consistent field converges at the second attempt, or never."""
 
     name = program = "fails once"
+    gives_forces = True
 
     def __init__(self, code: str) -> None:
         self.code, self.attempts = code, []
@@ -99,6 +100,7 @@ class NoStretchedBonds:
     """Morse water, whose self-consistent field is lost where a bond is longer than 1.1 Å."""
 
     name = program = "no stretched bonds"
+    gives_forces = True
 
     def label(self, frame, attempt=0):
         if np.linalg.norm(frame.positions[1:] - frame.positions[0], axis=1).max() > 1.1:

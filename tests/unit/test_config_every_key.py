@@ -26,8 +26,16 @@ MINIMAL = {
     "schema": 1,
     "campaign": {"name": "water"},
     "systems": {"w": {"structure": "water.xyz"}},
-    "tiers": [{"id": "x", "method": {"engine": "tblite"}}],
-    "spacetime": {},
+    "tiers": [
+        {
+            "id": "x",
+            "method": {"engine": "tblite"},
+            "budget": {"core_time": "10 h"},
+            "target": {"energy_rmse": "1 meV/atom"},
+        },
+        {"id": "y", "method": {"engine": "tblite", "model": "GFN1-xTB"}, "escalate": {}},
+    ],
+    "spacetime": {"tier": "y"},
     "stop": {"wall_clock": "1 h"},
 }
 REQUIRED = ("schema", "campaign", "systems", "tiers")
@@ -39,6 +47,19 @@ ASE = {
     "info": {},
     "name": "EMT",
 }
+PYSCF = {
+    "engine": "pyscf",
+    "theory": "wB97X",
+    "basis": "6-31G*",
+    "dispersion": "d4",
+    "density_fit": True,
+    "grid": 4,
+    "forces": "none",
+    "memory": "1 GB",
+    "max_time": "10 min",
+    "conv_tol": "1e-8 Ha",
+}
+EXTERNAL = {"engine": "external", "name": "by hand", "forces": True}
 QUANTITIES = {
     key.path: quantity
     for key in all_keys()
@@ -107,10 +128,12 @@ def renamed(place: Place, name: str) -> dict[str, Any]:
 
 def test_the_full_file_is_valid_and_holds_every_key() -> None:
     assert complaints(FULL) == []
-    assert complaints(replaced(("tiers", 0, "method"), ASE)) == []
+    for method in (ASE, PYSCF, EXTERNAL):
+        assert complaints(replaced(("tiers", 0, "method"), method)) == []
     known = {key.path for key in all_keys()} | {"systems.<id>"}
-    only_ase = {f"tiers[].method.{key}" for key in ASE if key != "engine"}
-    assert {named(place) for place in PLACES} == known - only_ase - {"systems.<id>"}
+    others = {*ASE, *PYSCF, *EXTERNAL, "frozen_core"} - {"engine"}
+    of_others = {f"tiers[].method.{key}" for key in others}
+    assert {named(place) for place in PLACES} == known - of_others - {"systems.<id>"}
 
 
 @pytest.mark.parametrize("place", PLACES, ids=named)
@@ -206,11 +229,25 @@ def test_case_and_hyphens_do_not_hide_what_was_meant() -> None:
     assert "did you mean 'per_trajectory'?" in line
 
 
-def test_one_structure_and_one_tier() -> None:
+def test_one_structure() -> None:
     both = {"structure": "w.xyz", "smiles": "O"}
     for source in (both, {}):
         (line,) = complaints(replaced(("systems", "w"), source))
         assert "systems.w: needs exactly one of 'structure' (a file) and 'smiles'" in line
-    tiers = [{"id": name, "method": {"engine": "tblite"}} for name in ("cheap", "dear")]
-    (line,) = complaints(replaced(("tiers",), tiers))
-    assert "tiers: one tier; the ladder to more expensive ones is not built yet" in line
+
+
+@pytest.mark.parametrize("key", ["memory", "max_time", "conv_tol"])
+def test_quantities_of_pyscf_need_their_units(key: str) -> None:
+    for wrong in (1, "5", "5 parsec", "0 MB", "0 s", "0 Ha", True):
+        found = complaints(replaced(("tiers", 0, "method"), PYSCF | {key: wrong}))
+        assert len(found) == 1, wrong
+        assert f"method.{key}" in found[0]
+
+
+@pytest.mark.parametrize(
+    ("key", "wrong"),
+    [("grid", 10), ("grid", 2.0), ("density_fit", 1), ("dispersion", "d3"), ("theory", 5),
+     ("forces", True), ("frozen_core", "no")],
+)  # fmt: skip
+def test_other_keys_of_pyscf_refuse_wrong_values(key: str, wrong: object) -> None:
+    assert complaints(replaced(("tiers", 0, "method"), PYSCF | {key: wrong}))

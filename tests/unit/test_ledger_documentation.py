@@ -54,7 +54,7 @@ def test_every_column_of_every_view_is_documented(tmp_path: Path) -> None:
 def test_units_are_told_apart() -> None:
     reference = ledger_reference()
     assert "| `temperature` | real | K |" in reference
-    assert "| `force_rmse` | real | eV/Å |" in reference
+    assert "| `force_rmse` | real, may be empty | eV/Å |" in reference
     assert "| `energy_rmse` | real | eV |" in reference
     assert "| `positions` | blob | Å |" in reference
     assert "| `n_atoms` | integer |  |" in reference

@@ -123,7 +123,6 @@ def test_extxyz_of_two_levels_of_theory_and_a_crystal(tmp_path: Path) -> None:
             " time, source, split, n_atoms, positions, ? FROM frame WHERE frame_id = 1",
             (floats_to_blob(cell),),
         )
-        connection.exec_driver_sql("INSERT INTO level_of_theory VALUES (2, 'CCSD(T)', 'cc', '{}')")
         for level in (1, 2):
             connection.exec_driver_sql(
                 "INSERT INTO label (frame_id, level_of_theory_id, generation_id, status, tries,"
@@ -136,7 +135,7 @@ def test_extxyz_of_two_levels_of_theory_and_a_crystal(tmp_path: Path) -> None:
     engine.dispose()
     frames = read_back(stream.getvalue())
     assert [atoms.info["REF_energy"] for atoms in frames] == [-10.0, -20.0]
-    assert [atoms.info["level_of_theory"] for atoms in frames] == ["GFN2-xTB", "CCSD(T)"]
+    assert [atoms.info["level_of_theory"] for atoms in frames] == ["GFN2-xTB", "wB97X/6-31G*"]
     assert frames[0].cell.array == pytest.approx(cell)
     assert frames[0].pbc.tolist() == [True, True, False]
 

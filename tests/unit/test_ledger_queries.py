@@ -91,15 +91,16 @@ def test_from_a_weight_file_to_every_label(reader: Engine) -> None:
 def test_what_labels_cost(reader: Engine) -> None:
     (row,) = run(reader, "label_cost").rows
     # 9 labels at 0.5 s, one of them after one failure of 2 s, and one label given up after three.
-    assert row[4:] == (10, 9, 1, 0, 13, 12.5, 8.0, pytest.approx(12.5 / 9))
+    hours = pytest.approx(12.5 / 3600)
+    assert row[4:] == (10, 9, 1, 0, 13, 12.5, 8.0, pytest.approx(12.5 / 9), hours)
 
 
 def test_what_failed(reader: Engine) -> None:
-    rows = {(row[0], row[1]): row[2:4] for row in run(reader, "failures").rows}
+    rows = {row[:3]: row[3:5] for row in run(reader, "failures").rows}
     assert rows == {
-        ("label", "scf_not_converged"): (4, 1),
-        ("trajectory", "contact"): (1, 0),
-        ("task", "TaskError"): (1, 1),
+        ("label", "xtb", "scf_not_converged"): (4, 1),
+        ("trajectory", "xtb", "contact"): (1, 0),
+        ("task", None, "TaskError"): (1, 1),
     }
 
 
@@ -236,7 +237,7 @@ def test_a_query_while_the_campaign_runs(tmp_path: Path) -> None:
         "SELECT * FROM v_lineage WHERE label_id = 1",
         "SELECT * FROM v_frame_history WHERE frame_id = 1",
         queries.describe("model_provenance").sql.replace(":model", "'x'"),
-        queries.describe("training_set").sql.replace(":snapshot", "1"),
+        queries.describe("training_set").sql.replace(":snapshot", "1").replace(":tier", "NULL"),
         "SELECT label_id FROM label WHERE generation_id = 2 AND status = 'pending'",
         "SELECT task_id FROM task WHERE status = 'pending' ORDER BY priority LIMIT 9",
         "SELECT 1 FROM snapshot_member WHERE label_id = 1",

@@ -17,6 +17,7 @@ from alloop_db.sessions import transaction
 from alloop_db.store import Store
 from alloop_tasks.environment import environment
 
+METHODS = {"xtb": {"engine": "tblite", "model": "GFN2-xTB"}}
 WATER = Frame(np.array([8, 1, 1]), np.array([[0.0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]]))
 LIMITS = {"limits": {"spread": 0.01}}
 GATE = {"ratio": 0.9}
@@ -30,7 +31,7 @@ def weights(name: str) -> str:
 def store(tmp_path) -> Store:
     """Return a ledger with a committee of generation 0 and two of its NVE trajectories."""
     store = Store(open_ledger(tmp_path, create=True), ArtifactStore(tmp_path / "artifacts"))
-    store.create("water", 1, "0", {"water": WATER}, "xtb", {"engine": "tblite"}, ["GFN2-xTB"])
+    store.create("water", 1, "0", {"water": WATER}, METHODS)
     with transaction(store.engine) as session:
         row = {"sha256": weights("committee"), "generation_id": 1, "level_of_theory_id": 1}
         session.execute(insert(t.Committee).values(**row, created_at=t.now()))

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from alloop.campaign.plan import Finish, FormCommittee, OpenGeneration, Seal
+from alloop.campaign.actions import Finish, FormCommittee, OpenGeneration, Seal
 from alloop_db.state import CampaignState, LabelNeed
 from tests.planner_states import (
     SNAPSHOT,
@@ -21,6 +21,7 @@ from tests.planner_states import (
     run,
     shard,
     state,
+    took,
 )
 
 
@@ -107,7 +108,9 @@ def test_the_label_budget_bounds_a_selection():
 
 
 def needs(n: int) -> tuple[LabelNeed, ...]:
-    return tuple(LabelNeed(i, f"{i:064d}", "water", WATER["positions"], 0, False) for i in range(n))
+    return tuple(
+        LabelNeed(i, "xtb", f"{i:064d}", "water", WATER["positions"], 0, False) for i in range(n)
+    )
 
 
 def labelling(**values) -> CampaignState:
@@ -117,8 +120,8 @@ def labelling(**values) -> CampaignState:
 
 
 def test_cheap_labels_travel_in_chunks_and_dear_ones_alone():
-    cheap = run(labelling(needs=needs(60), seconds_per_label=0.1)).tasks
-    dear = run(labelling(needs=needs(60), seconds_per_label=600.0)).tasks
+    cheap = run(labelling(needs=needs(60), attempts=took(0.1))).tasks
+    dear = run(labelling(needs=needs(60), attempts=took(600.0))).tasks
 
     assert {len(task.labels) for task in cheap} == {20}
     assert {len(task.labels) for task in dear} == {1}
@@ -126,13 +129,13 @@ def test_cheap_labels_travel_in_chunks_and_dear_ones_alone():
 
 def test_labels_whose_shared_task_failed_travel_alone():
     suspects = tuple(dataclasses.replace(need, alone=True) for need in needs(3))
-    step = run(labelling(needs=(*needs(60)[3:], *suspects), seconds_per_label=0.1), slots=9)
+    step = run(labelling(needs=(*needs(60)[3:], *suspects), attempts=took(0.1)), slots=9)
 
     assert [len(task.labels) for task in step.tasks] == [20, 20, 17, 1, 1, 1]
 
 
 def test_label_tasks_in_flight_are_bounded():
-    step = run(labelling(needs=needs(60), seconds_per_label=1.0, open_label_tasks=3), slots=2)
+    step = run(labelling(needs=needs(60), attempts=took(1.0), open_label_tasks=3), slots=2)
 
     assert len(step.tasks) == 1
 
@@ -170,10 +173,14 @@ def test_every_member_is_trained_and_the_committee_waits_for_the_last():
     assert len({task.spec["seed"] for task in tasks}) == 3
 
     models = {task.spec["member"]: "c" * 64 for task in tasks}
-    half = state(generation=generation(0, snapshot=SNAPSHOT, models=models), tasks=done(tasks[:2]))
+    half = state(
+        generation=generation(0, snapshot=SNAPSHOT, models={"plain": models}), tasks=done(tasks[:2])
+    )
     assert [task.spec["member"] for task in run(half).tasks] == ["ani/2"]
 
-    whole = state(generation=generation(0, snapshot=SNAPSHOT, models=models), tasks=done(tasks))
+    whole = state(
+        generation=generation(0, snapshot=SNAPSHOT, models={"plain": models}), tasks=done(tasks)
+    )
     action = run(whole).action
     assert isinstance(action, FormCommittee)
     assert action.members == ("ani/0", "ani/1", "ani/2")
@@ -192,7 +199,7 @@ def test_members_start_from_the_last_generation_only_if_asked():
 def test_an_error_above_the_target_opens_the_next_generation():
     step = run(judged(1, evaluations=(audit(1, 0.3),)))
 
-    assert step.action == OpenGeneration(2, committee(1).committee_id)
+    assert step.action == OpenGeneration(2, committee(1).committee_id, "xtb")
 
 
 def test_the_end_waits_for_trajectories_and_fit_of_the_final_committee():

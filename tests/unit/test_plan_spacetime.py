@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 from pydantic import ValidationError
 
-from alloop.campaign.plan import Finish, OpenGeneration
+from alloop.campaign.actions import Finish, OpenGeneration
 from alloop_db.schema import PROBE_ROUTE
 from alloop_db.state import CampaignState, ShardState, SpacetimeState
 from tests.planner_states import (
@@ -66,10 +66,10 @@ def test_a_fit_goes_on_beside_the_stages_of_a_generation():
     labelling = dataclasses.replace(
         selecting,
         tasks=selecting.tasks | done([t for t in run(selecting).tasks if t.kind == "select"]),
-        generation=dataclasses.replace(selecting.generation, labels={"pending": 3}),
+        generation=dataclasses.replace(selecting.generation, labels={"xtb": {"pending": 3}}),
     )
     training = dataclasses.replace(
-        labelling, generation=dataclasses.replace(labelling.generation, snapshot=SNAPSHOT)
+        labelling, generation=dataclasses.replace(labelling.generation, snapshots={"xtb": SNAPSHOT})
     )
 
     keys = set()

@@ -16,13 +16,14 @@ from alloop_db.sessions import transaction
 from alloop_db.store import Store
 from alloop_tasks.environment import environment
 
+METHODS = {"xtb": {"engine": "tblite", "model": "GFN2-xTB"}}
 WATER = Frame(np.array([8, 1, 1]), np.array([[0.0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]]))
 
 
 @pytest.fixture
 def store(tmp_path) -> Store:
     store = Store(open_ledger(tmp_path, create=True), ArtifactStore(tmp_path / "artifacts"))
-    store.create("water", 1, "0", {"water": WATER}, "xtb", {"engine": "tblite"}, ["GFN2-xTB"])
+    store.create("water", 1, "0", {"water": WATER}, METHODS)
     with transaction(store.engine) as session:
         for number in range(3):
             frame = t.FrameRow(

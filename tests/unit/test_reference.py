@@ -13,7 +13,7 @@ from ase.calculators.calculator import Calculator, all_changes
 from alloop.errors import FrameError, LabelError, MethodError
 from alloop.frames import Frame
 from alloop.reference import failures, valence
-from alloop.reference.engine import EngineReference
+from alloop.reference.engine import Answer, EngineReference
 from alloop.reference.method import MODELS, MethodSpec, build_reference
 
 H2O = Frame(np.array([8, 1, 1]), np.array([[0.0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]]))
@@ -166,7 +166,8 @@ def test_every_code_has_a_rule_and_only_hopeful_ones_are_tried_again():
     assert set(failures.RULES) == set(failures.FailureCode)
     again = {code for code in failures.FailureCode if failures.may_retry(code, 1)}
     assert again == {
-        "scf_not_converged", "linear_algebra", "not_finite", "timeout", "engine_error"
+        "scf_not_converged", "cc_not_converged", "wrong_spin", "linear_algebra", "not_finite",
+        "timeout", "out_of_memory", "engine_error",
     }  # fmt: skip
 
 
@@ -293,7 +294,7 @@ def test_numbers_that_are_not_finite_are_no_label(bad, where):
         numbers=H2O.numbers,
         charge=0,
         multiplicity=1,
-        single_point=lambda frame, attempt: (energy, forces),
+        single_point=lambda frame, attempt: Answer(energy, forces),
         failures=(),
     )
     with pytest.raises(LabelError, match="broken") as caught:

@@ -45,6 +45,9 @@ class PropagationSettings:
     checks_inside : how often the energy is checked within a segment, besides its end.
     limit : with "shell", the largest change of energy in a segment before correction, eV; the mean
         is not to be trusted beyond, and the best single network is asked.
+    rescue_limit : with "shell" and a rescue, the same, eV; beyond, dynamics is asked at once. So
+        much tighter since it costs no replica: what a model does not know yet shows early, and
+        energy does not gather where it knows least.
     threshold : with "select", the largest distance from the energy of the start, eV.
     largest_threshold : up to which that is doubled where no network meets it, eV.
     buffer : with "select", how many segments can be taken back.
@@ -65,6 +68,7 @@ class PropagationSettings:
     segment: float | None = None
     checks_inside: int = 1
     limit: float = 10.0 * EV_PER_KCAL_MOL
+    rescue_limit: float = 3.0 * EV_PER_KCAL_MOL
     threshold: float = 1.0 * EV_PER_KCAL_MOL
     largest_threshold: float = 16.0 * EV_PER_KCAL_MOL
     buffer: int = 10
@@ -75,7 +79,7 @@ class PropagationSettings:
     def __post_init__(self) -> None:
         if self.rule not in ("mean", "select", "shell"):
             raise SpacetimeError(f"energy rule is {self.rule!r}, want mean, select or shell")
-        for name in ("segment", "limit", "threshold"):
+        for name in ("segment", "limit", "rescue_limit", "threshold"):
             value = getattr(self, name)
             if value is not None and not 0.0 < value < math.inf:
                 raise SpacetimeError(f"propagation: {name} is {value}, want a positive number")
@@ -89,6 +93,11 @@ class PropagationSettings:
                 raise SpacetimeError(
                     f"propagation: {name} is {getattr(self, name)}, want 0 or more"
                 )
+
+    @property
+    def largest_change(self) -> float:
+        """Largest change of energy in a segment of the mean that is believed, eV."""
+        return min(self.limit, self.rescue_limit) if self.rescue else self.limit
 
 
 def kinetic_energy(masses: Tensor, velocities: Tensor) -> Tensor:

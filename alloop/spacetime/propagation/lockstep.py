@@ -19,7 +19,7 @@ from alloop.spacetime.propagation.energy_rules import (
     total_energy,
 )
 from alloop.spacetime.propagation.rescue import run_dynamics
-from alloop.spacetime.propagation.reversible import before_start
+from alloop.spacetime.propagation.reversible import Halves, follow_reversibly
 from alloop.spacetime.propagation.venture import Venture
 
 
@@ -90,7 +90,7 @@ def _try(
     """Return a segment of all replicas, those that fail one way done the next way."""
     steps = _Steps(venture, segment)
     ways: list[Callable[[Dual, Tensor], Attempt]] = [steps.by_mean]
-    if venture.settings.rule == "shell":
+    if venture.settings.rule == "shell" and not venture.settings.rescue:
         ways.append(steps.by_best_member)
     start, targets = (positions, velocities), venture.targets[going]
     attempt = ways[0](start, targets)
@@ -118,14 +118,13 @@ class _Steps:
     def by_mean(self, start: Dual, targets: Tensor) -> Attempt:
         """Return what the mean of the ensemble says."""
         venture = self._venture
-        begin = start
+        members = torch.full((len(targets),), MEAN)
         if venture.settings.rule == "shell" and venture.settings.reversible:
-            begin = before_start(venture.model, start, venture.length)
-        told = forecast(venture.model, *begin, until=venture.length)
-        attempt = self._judge(told, targets, torch.full((len(targets),), MEAN))
-        for part, exact in zip((attempt.positions, attempt.velocities), start, strict=True):
-            part[:, self._asked == 0.0] = exact.unsqueeze(1)
-        return attempt
+            halves = follow_reversibly(
+                venture.model, start, venture.length, venture.energy_surface, targets
+            )
+            return self._judge(halves, targets, members)
+        return self._judge(forecast(venture.model, *start, until=venture.length), targets, members)
 
     def by_best_member(self, start: Dual, targets: Tensor) -> Attempt:
         """Return for each replica what the network says that changes the energy least."""
@@ -152,7 +151,7 @@ class _Steps:
         members = torch.full((len(replicas),), DYNAMICS)
         return Attempt(positions, velocities, end, errors, members, faults)
 
-    def _judge(self, told: Forecast, targets: Tensor, members: Tensor) -> Attempt:
+    def _judge(self, told: Forecast | Halves, targets: Tensor, members: Tensor) -> Attempt:
         n_checks = len(self._checks)
         positions, velocities = told.at(torch.cat([self._checks, self._asked]))
         end = positions[:, n_checks - 1].clone(), velocities[:, n_checks - 1].clone()
@@ -160,8 +159,9 @@ class _Steps:
         over = torch.zeros(len(targets), dtype=torch.bool)
         if self._venture.settings.rule == "shell":
             checked = positions[:, :n_checks], velocities[:, :n_checks]
-            end, errors = self._correct(end, checked, targets)
-            over = ~(errors.abs() <= self._venture.settings.limit)
+            taken = told.taken_by(self._checks) if isinstance(told, Halves) else 0.0
+            end, errors = self._correct(end, checked, targets, taken)
+            over = ~(errors.abs() <= self._venture.settings.largest_change)
         seen = positions[:, n_checks:].clone(), velocities[:, n_checks:].clone()
         faults = self._faults(seen, end)
         faults = [(0, "energy") if bad and (fault is None or fault[1] != "non-finite") else fault
@@ -170,14 +170,19 @@ class _Steps:
             part[:, self._asked == self._venture.length] = final.unsqueeze(1)
         return Attempt(*seen, end, errors, members, faults)
 
-    def _correct(self, end: Dual, checked: Dual, targets: Tensor) -> tuple[Dual, Tensor]:
-        """Return the ends on the energy shell, and the largest errors before."""
+    def _correct(
+        self, end: Dual, checked: Dual, targets: Tensor, taken: Tensor | float
+    ) -> tuple[Dual, Tensor]:
+        """Return the ends on the energy shell, and the largest errors without any correction.
+
+        ``taken`` (n, n_checks) are energies that were taken away on the way, eV.
+        """
         surface, masses = self._venture.energy_surface, self._venture.model.masses
         potential, forces = surface.with_forces(end[0])
         excess = potential + kinetic_energy(masses, end[1]) - targets
         inside = (part[:, :-1] for part in checked)
         between = total_energy(surface, masses, *inside) - targets[:, None]
-        errors = torch.cat([between, excess[:, None]], dim=-1)
+        errors = torch.cat([between, excess[:, None]], dim=-1) + taken
         largest = errors.gather(-1, errors.abs().nan_to_num(nan=math.inf).argmax(-1, keepdim=True))
         return onto_shell(masses, *end, forces, excess), largest.squeeze(-1)
 

@@ -1,7 +1,7 @@
--- What failed and why: one row for each reason code, the most frequent first.
+-- What failed and why: one row for each tier and reason code, the most frequent first.
 SELECT
-    kind, code, count(*) AS n, sum(resolved) AS n_resolved, max(at) AS last_at,
+    kind, tier, code, count(*) AS n, sum(resolved) AS n_resolved, max(at) AS last_at,
     max(text) AS example
 FROM v_failures
-GROUP BY kind, code
-ORDER BY n DESC, kind, code;
+GROUP BY kind, tier, code
+ORDER BY n DESC, kind, tier, code;

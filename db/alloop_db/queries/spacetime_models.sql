@@ -1,9 +1,10 @@
--- 4D models with their errors on trajectories they have not seen, the judgement, and their probes.
+-- 4D models with the tier they imitate, their errors on trajectories they have not seen, the
+-- judgement, and their probes.
 -- :system text = NULL  name of a system; without one, all
 SELECT
     spacetime_model.spacetime_model_id, system.name AS system, generation.number AS generation,
-    spacetime_model.status, spacetime_model.reason, spacetime_model.parent_spacetime_model_id,
-    spacetime_model.cutoff, artifact.sha256,
+    level_of_theory.tier, spacetime_model.status, spacetime_model.reason,
+    spacetime_model.parent_spacetime_model_id, spacetime_model.cutoff, artifact.sha256,
     (
         SELECT count(*) FROM spacetime_trajectory AS seen
         WHERE seen.spacetime_model_id = spacetime_model.spacetime_model_id
@@ -29,6 +30,8 @@ FROM spacetime_model
 JOIN system ON system.system_id = spacetime_model.system_id
 JOIN generation ON generation.generation_id = spacetime_model.generation_id
 JOIN artifact ON artifact.artifact_id = spacetime_model.artifact_id
+JOIN committee ON committee.committee_id = spacetime_model.committee_id
+JOIN level_of_theory ON level_of_theory.level_of_theory_id = committee.level_of_theory_id
 LEFT JOIN spacetime_probe AS probe
     ON probe.spacetime_model_id = spacetime_model.spacetime_model_id
 WHERE :system IS NULL OR system.name = :system
