@@ -141,24 +141,9 @@ def _learn(
     filler: Rows, *, generation: int, committee: int, error: float | None, start: int
 ) -> None:
     """Seal a training set, fit two modes of one member each, seat the one called delta."""
-    filler.artifact(start, "snapshot", ".npz", start, digest("dataset", start))
-    filler.add(
-        t.Snapshot,
-        {
-            "snapshot_id": committee,
-            "sha256": digest("snapshot", committee),
-            "level_of_theory_id": 2,
-            "generation_id": generation,
-            "artifact_id": start,
-            "held_out": None,
-            "n_labels": 3,
-            "sealed_at": None,
-        },
-    )
-    filler.add(
-        t.SnapshotMember,
-        *({"snapshot_id": committee, "label_id": 100 + f, "split": "train"} for f in (1, 5, 8)),
-    )
+    snapshot = 10 * committee
+    _seal(filler, generation, snapshot - 1, 1, (1, 2))  # what frames were promoted from
+    _seal(filler, generation, snapshot, 2, (101, 105, 108))
     for place, mode in enumerate(("delta", "finetune")):
         model = 10 * committee + place
         filler.artifact(start + 1 + place, "model", ".pt", start + 2, digest(mode, committee))
@@ -167,7 +152,7 @@ def _learn(
             {
                 "model_id": model,
                 "artifact_id": start + 1 + place,
-                "snapshot_id": committee,
+                "snapshot_id": snapshot,
                 "parent_model_id": 4,
                 "generation_id": generation,
                 "task_id": start + 2,
@@ -195,6 +180,29 @@ def _learn(
         {"committee_id": committee, "position": 0, "model_id": 10 * committee},
     )
     filler.add(t.Evaluation, _audit(committee, generation, error))
+
+
+def _seal(
+    filler: Rows, generation: int, snapshot: int, level: int, labels: tuple[int, ...]
+) -> None:
+    filler.artifact(100 + snapshot, "snapshot", ".npz", 9, digest("dataset", snapshot))
+    filler.add(
+        t.Snapshot,
+        {
+            "snapshot_id": snapshot,
+            "sha256": digest("snapshot", snapshot),
+            "level_of_theory_id": level,
+            "generation_id": generation,
+            "artifact_id": 100 + snapshot,
+            "held_out": None,
+            "n_labels": len(labels),
+            "sealed_at": None,
+        },
+    )
+    filler.add(
+        t.SnapshotMember,
+        *({"snapshot_id": snapshot, "label_id": label, "split": "train"} for label in labels),
+    )
 
 
 def _score(filler: Rows, generation: int, start: int, mode: str, error: float | None) -> None:

@@ -193,4 +193,4 @@ def upper_turn(number: int = FIRST_TURN, **values) -> CampaignState:
 
 
 def price(n: int = 20, seconds: float | None = None, **values) -> PriceState:
-    return PriceState(n, seconds, *(values.get(name) for name in ("low", "high", "ratio")))
+    return PriceState(n, seconds, *(values.get(name) for name in ("low", "high")))

@@ -91,7 +91,7 @@ def _ask(state: CampaignState, config: Campaign) -> Plan | None:
         return Plan("label", tuple(specs.labels(config, state, tier, slots=1)[:missing]))
     if price.seconds is None:
         each = sum(a.seconds for a in attempts) / max(1, sum(a.done for a in attempts))
-        price = PriceState(pending, each * pending, None, None, price.expected_ratio)
+        price = PriceState(pending, each * pending, None, None)
     return Plan("label", action=Finish(Verdict("paused", _question(tier, price))))
 
 
@@ -101,13 +101,9 @@ def _question(tier: Tier, price: PriceState) -> str:
     if price.seconds_low is not None and price.seconds_high is not None:
         low, high = price.seconds_low / 3600, price.seconds_high / 3600
         between = f" [{low:.3g}, {high:.3g}]"
-    expected = ""
-    if price.expected_ratio is not None:
-        left = 100 * price.expected_ratio
-        expected = f", after which {left:.0f} % of the difference to the tier below should be left"
     return (
         f"paused: {price.n_promoted} labels of tier {tier.id!r} will cost about {hours}{between}"
-        f" core-hours{expected}; `alloop start --approve` goes on"
+        f" core-hours; `alloop start --approve` goes on"
     )
 
 

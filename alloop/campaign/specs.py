@@ -161,17 +161,19 @@ def select(config: Campaign, state: CampaignState, committee: CommitteeState) ->
     """Choose from what was explored, one task a system.
 
     In a turn of a higher tier the frames are labelled at every tier below it: those are promoted.
-    None where too little is left of the first tier's budget: then what is known is promoted.
+    None where too little is left of these tiers' budgets, or labels of one of them are made
+    elsewhere or want approval: then what is known is promoted.
     """
-    options, first = config.select, config.tiers[0]
-    lower = [tier.id for tier in ladder.below(config, state.generation.tier)]
+    options = config.select
+    lower = ladder.below(config, state.generation.tier)
+    paid = lower or config.tiers[:1]
+    if any(t.method.engine == "external" or t.escalate.approve for t in paid[1:]):
+        return []
     explored = [
         shard for shard in state.generation.shards if shard.committee_id == committee.committee_id
     ]
     names = [name for name in state.systems if any(shard.system == name for shard in explored)]
-    # What this generation itself has asked for is left out: the spec must not change by it.
-    own = sum(state.generation.labels.get(first.id, {}).values())
-    left = max(0, first.budget.labels - (state.tiers[first.id].requested - own))
+    left = min(_left(state, tier) for tier in paid)
     budget = min(options.per_generation, left) // max(1, len(names))
     if not _trains(budget, options):
         return []
@@ -198,7 +200,7 @@ def select(config: Campaign, state: CampaignState, committee: CommitteeState) ->
             "seed": seeds.integer(config.campaign.seed, "select", state.generation.number, name),
         }
         if lower:
-            spec["tiers"] = lower
+            spec["tiers"] = [tier.id for tier in lower]
         intents.append(intent("select", spec, state.generation.number))
     return intents
 
@@ -207,6 +209,15 @@ def _trains(budget: int, options: Select) -> bool:
     """Return whether audit and validation leave any of these labels to train on."""
     shares = (options.audit_fraction, options.validation_fraction)
     return budget - sum(math.ceil(share * budget - 1e-9) for share in shares) > 0
+
+
+def _left(state: CampaignState, tier: Tier) -> int:
+    """Return how many labels a tier had left when the generation began.
+
+    What this generation itself has asked for is left out: the spec must not change by it.
+    """
+    own = sum(state.generation.labels.get(tier.id, {}).values())
+    return max(0, tier.budget.labels - (state.tiers[tier.id].requested - own))
 
 
 def shard_record(shard: ShardState) -> dict[str, Any]:

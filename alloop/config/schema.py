@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_args, get_origin
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
@@ -23,9 +24,7 @@ END: Final = "<!-- end of generated -->\n"
 _PLAIN: Final = {int: "integer", float: "number", str: "text", bool: "true or false"}
 
 
-def json_schema(
-    root: type[Section] = Campaign, title: str = "alloop campaign"
-) -> dict[str, Any]:
+def json_schema(root: type[Section] = Campaign, title: str = "alloop campaign") -> dict[str, Any]:
     """Return the JSON schema (draft 2020-12) of the campaign file, or of another kind of file."""
     schema = root.model_json_schema(by_alias=True)
     for key in all_keys(root):
@@ -50,7 +49,7 @@ def markdown_table(root: type[Section] = Campaign) -> str:
         holds = ", ".join(dict.fromkeys(_holds(key.info) for key in keys))
         engines = dict.fromkeys(f"`{engine}`" for key in keys for engine in key.engines)
         chosen_by = keys[0].section.discriminator
-        one_of_many = engines and keys[0].name != chosen_by
+        one_of_many = engines and keys[0].name != chosen_by and keys[0].section is not root
         only = f"{chosen_by.capitalize()} {', '.join(engines)}: " if one_of_many else ""
         cells = (f"`{path}`", holds, _unit(info), _default(info), f"{only}{info.description}")
         lines.append("| " + " | ".join(cells) + " |")
@@ -124,8 +123,19 @@ def _kind(annotation: Any) -> str:
         kind = _kind(get_args(annotation)[0])
         return "list of sections" if kind == "section" else f"list of {kind}"
     if get_origin(annotation) is dict:
-        return "sections by id" if section_of(get_args(annotation)[1]) else "any keys"
+        return _kind_of_mapping(get_args(annotation)[1])
+    if get_origin(annotation) in (Union, UnionType):
+        kinds = (_kind(one) for one in get_args(annotation) if one is not type(None))
+        return ", ".join(dict.fromkeys(kinds))
     return "section"
+
+
+def _kind_of_mapping(value: Any) -> str:
+    value = bare(value)
+    if get_origin(value) is tuple:
+        return f"{_kind(value)} by id"
+    sections = [section_of(one) for one in (value, *get_args(value))]
+    return "sections by id" if any(sections) else "any keys"
 
 
 def _default(info: FieldInfo) -> str:

@@ -93,6 +93,8 @@ def _shown(given: Any) -> str:
 
 _PATTERNS: Final = (
     (":", "want package.module:Class"),
+    (r"\s", "may hold no white space, quotes, or other characters that a shell takes apart"),
+    ("9_]*", "may hold letters, digits and '_' only, and not begin with a digit"),
     ("", "may hold letters, digits, '_' and '-' only, and begin with a letter"),
 )
 

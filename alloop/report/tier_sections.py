@@ -22,8 +22,8 @@ JOIN level_of_theory USING (level_of_theory_id), json_each(label.diagnostics) AS
 WHERE label.status = 'done'
 ORDER BY label.level_of_theory_id, diagnostic.key, label.label_id
 """
-_NOT_JUDGED: Final = ("n_basis",)
-"""What depends on the molecule alone."""
+_NOT_JUDGED: Final = ("n_basis", "cpu_seconds")
+"""What says nothing of the solution: size and price."""
 _LEAST_IS_WORST: Final = ("gap", "stable")
 
 
@@ -56,10 +56,12 @@ def diagnostics(engine: Engine) -> str:
     return table(heads, rows, caption)
 
 
-def _spread(name: str, found: list[tuple[float, int]]) -> tuple[float | int, ...]:
+def _spread(name: str, found: list[tuple[float, int]]) -> tuple[float | int | None, ...]:
     numbers = [value for value, _ in found]
+    least, largest = min(numbers), max(numbers)
     worst = min(found) if name in _LEAST_IS_WORST else max(found)
-    return len(found), min(numbers), statistics.median(numbers), max(numbers), worst[1]
+    where = worst[1] if least < largest else None
+    return len(found), least, statistics.median(numbers), largest, where
 
 
 def _costs(known: list[Row]) -> str:

@@ -12,7 +12,7 @@ from alloop_db.arrays import blob_to_vectors
 from alloop_db.state import AttemptState, LabelNeed, PriceState, TierState
 
 WINDOW = 400
-"""Pending labels shown to the planner at a time; bounds memory, not the campaign."""
+"""Pending labels of a tier shown to the planner at a time; bounds memory, not the campaign."""
 RECENT = 300
 """Latest label attempts that tell the speed and the health of a tier."""
 
@@ -97,7 +97,20 @@ def _attempts(connection: Connection, level: int) -> list[Row[Any]]:
 
 
 def read_needs(connection: Connection) -> tuple[LabelNeed, ...]:
-    """Return pending labels that no open task is making."""
+    """Return pending labels that no open task is making.
+
+    A window of each tier: stragglers of one must not hide what is due in another.
+    """
+    levels = connection.scalars(
+        select(t.LabelTally.level_of_theory_id)
+        .where(t.LabelTally.status == "pending", t.LabelTally.n > 0)
+        .distinct()
+        .order_by(t.LabelTally.level_of_theory_id)
+    ).all()
+    return tuple(need for level in levels for need in _needs_of(connection, level))
+
+
+def _needs_of(connection: Connection, level: int) -> tuple[LabelNeed, ...]:
     rows = connection.execute(
         select(
             t.LabelRow.label_id,
@@ -111,7 +124,11 @@ def read_needs(connection: Connection) -> tuple[LabelNeed, ...]:
         .join(t.FrameRow, t.FrameRow.frame_id == t.LabelRow.frame_id)
         .join(t.System, t.System.system_id == t.FrameRow.system_id)
         .join(t.LevelOfTheory, t.LevelOfTheory.level_of_theory_id == t.LabelRow.level_of_theory_id)
-        .where(t.LabelRow.status == "pending", t.LabelRow.task_id.is_(None))
+        .where(
+            t.LabelRow.status == "pending",
+            t.LabelRow.task_id.is_(None),
+            t.LabelRow.level_of_theory_id == level,
+        )
         .order_by(t.LabelRow.label_id)
         .limit(WINDOW)
     )
@@ -153,7 +170,6 @@ def read_promotion(connection: Connection, generation_id: int) -> PriceState | N
             t.Promotion.seconds,
             t.Promotion.seconds_low,
             t.Promotion.seconds_high,
-            t.Promotion.expected_ratio,
         ).where(t.Promotion.generation_id == generation_id)
     ).one_or_none()
     return None if row is None else PriceState(*row)

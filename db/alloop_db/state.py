@@ -147,7 +147,6 @@ class PriceState:
     seconds: float | None
     seconds_low: float | None
     seconds_high: float | None
-    expected_ratio: float | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from alloop.potentials.committee import build_committee
 from alloop.potentials.files import member_bytes
 from alloop.reference.method import MethodSpec, build_reference
 from alloop.training.data import TrainingSet
-from alloop.training.levels import differences, for_training, predicted, with_new_head
+from alloop.training.levels import completed, differences, for_training, predicted, with_new_head
 from alloop.training.settings import TrainSettings
 from alloop.training.tiers import MODES, learn, usable_modes
 from alloop.training.trainer import train_member
@@ -204,6 +204,9 @@ def test_differences_are_those_of_the_frames_with_both_labels(world):
         assert found.energies[k] == upper.energies[k] - lower.energies[i]
         assert np.array_equal(found.forces[k], upper.forces[k] - lower.forces[i])
     assert not differences(energies_only(mixed), lower).has_forces.any()
+    made = completed(energies_only(mixed), [np.full((3, 3), 7.0)] * 10)
+    assert made.has_forces.tolist() == (~mixed.is_validation).tolist()
+    assert np.array_equal(completed(mixed, made.forces).forces[0], mixed.forces[0])
     with pytest.raises(TrainingError, match="none of the 100 frames of the upper level"):
         differences(test, lower)
 
@@ -347,7 +350,7 @@ def test_a_deadline_gives_a_member_of_the_upper_level_and_goes_on(world, tmp_pat
         few,
         lower,
         STEADY,
-        should_stop=lambda: steps.append(1) or len(steps) > stop,
+        should_stop=lambda: steps.append(1) or len(steps) == stop,
         **kept,
     )
     assert (report.stopped_by, late.level_of_theory) == ("deadline", "upper")

@@ -269,12 +269,14 @@ def test_exploration_does_not_change_when_sets_are_sealed_or_labels_come_in():
 
 
 def test_a_selection_does_not_change_by_what_it_asked_for():
-    before = keys(run(explored(), climb()))
-    after = explored(generation={"labels": {"xtb": {"pending": 30}}})
-    after = dataclasses.replace(
-        after, tiers={**after.tiers, "xtb": TierState(requested=130, done=100)}
-    )
-    assert keys(run(after, climb())) == before
+    def with_requested(given: CampaignState, n: int) -> CampaignState:
+        return dataclasses.replace(given, tiers={**given.tiers, "xtb": TierState(requested=n)})
+
+    before = run(with_requested(explored(), 470), climb()).tasks
+    asked = explored(generation={"labels": {"xtb": {"pending": 30}}})
+
+    assert before[0].spec["budget"] == 30
+    assert run(with_requested(asked, 500), climb()).tasks == before
 
 
 def test_fits_do_not_change_by_labels_of_other_turns():
@@ -444,13 +446,12 @@ ASK = {"escalate": {"per_round": 20, "approve": True}}
 
 
 def test_a_known_price_pauses_until_somebody_agrees():
-    told = price(20, 7200.0, low=3600.0, high=14400.0, ratio=0.4)
+    told = price(20, 7200.0, low=3600.0, high=14400.0)
     given = labelling({"pending": 20}, 4, needs=needs(20), generation={"promotion": told})
 
     code, text = end(run(given, climb(upper=ASK)))
     assert code == 5
     assert "20 labels of tier 'gfn1' will cost about 2 [1, 4] core-hours" in text
-    assert "40 % of the difference" in text
 
     agreed = labelling(
         {"pending": 20}, 4, needs=needs(20), generation={"promotion": told, "approved": True}
@@ -528,6 +529,9 @@ def test_a_tier_whose_labels_all_fail_stops_with_their_words():
 
 def test_students_are_for_energies_alone_and_wait_for_their_teachers():
     assert {t.spec["mode"] for t in run(learning(), climb(transfer=DISTIL)).tasks} == {"finetune"}
+    fitted = done(run(learning(), climb(transfer=DISTIL)).tasks)
+    alone = learning(tasks=fitted, generation={"models": models("finetune")})
+    assert kinds(run(alone, climb(transfer=DISTIL))) == ["score"], "labels have forces"
 
     settings = climb(upper=ENERGIES, transfer=DISTIL)
     first = run(learning(), settings).tasks

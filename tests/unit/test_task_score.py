@@ -118,9 +118,12 @@ def test_a_mode_without_a_number_is_never_the_best(bench, without_forces):
     assert "delta no number" in result["text"]
 
 
-def test_forces_that_are_no_numbers_are_not_excused_by_good_energies(bench, monkeypatch):
+@pytest.mark.parametrize(("force", "energy"), [(None, 1e-6), (1e-6, None)])
+def test_half_an_answer_is_not_excused_by_the_other_half(bench, monkeypatch, force, energy):
     """A network whose gradient alone overflows: no such weights are at hand."""
-    rows = iter(({"force_rmse": None, "energy_rmse": 1e-6}, {"force_rmse": 0.2, "energy_rmse": 1}))
+    rows = iter(
+        ({"force_rmse": force, "energy_rmse": energy}, {"force_rmse": 0.2, "energy_rmse": 1.0})
+    )
     blank = {"n_frames": 8, "n_groups": 4}
     monkeypatch.setattr(score, "judge", lambda *_: blank | next(rows))
 
