@@ -152,6 +152,7 @@ class Rows:
                 t.LabelAttempt,
                 {
                     "label_id": label_id,
+                    "level_of_theory_id": 1,
                     "number": number,
                     "status": "done" if good else "failed",
                     "error_class": None if good else "scf_not_converged",

@@ -123,6 +123,7 @@ def _labels(filler: Rows, forces: bool) -> None:
             t.LabelAttempt,
             {
                 "label_id": 100 + frame_id,
+                "level_of_theory_id": 2,
                 "number": 1,
                 "status": "done" if done else "failed",
                 "error_class": None if done else "scf_not_converged",

@@ -176,6 +176,7 @@ def record_attempt(
     session.add(
         t.LabelAttempt(
             label_id=label.label_id,
+            level_of_theory_id=label.level_of_theory_id,
             number=(before or 0) + 1,
             host=task.host,
             environment_id=task.environment_id,

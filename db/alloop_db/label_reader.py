@@ -89,7 +89,7 @@ def _attempts(connection: Connection, level: int) -> list[Row[Any]]:
             .join(t.Task, t.Task.task_id == t.LabelAttempt.task_id)
             .join(t.LabelRow, t.LabelRow.label_id == t.LabelAttempt.label_id)
             .join(t.FrameRow, t.FrameRow.frame_id == t.LabelRow.frame_id)
-            .where(t.LabelRow.level_of_theory_id == level, t.Task.kind == "label")
+            .where(t.LabelAttempt.level_of_theory_id == level, t.Task.kind == "label")
             .order_by(t.LabelAttempt.label_attempt_id.desc())
             .limit(RECENT)
         ).all()

@@ -162,6 +162,8 @@ def _generation(
     models: dict[str, dict[str, str]] = {}
     for mode, member, sha256 in rows:
         models.setdefault(mode, {})[member] = sha256
+    promotion = label_reader.read_promotion(connection, generation_id)
+    first = _below(connection, tier) is None
     return GenerationState(
         number=number,
         tier=tier,
@@ -170,10 +172,10 @@ def _generation(
         models=models,
         committee=_committee(connection, t.Generation.number == number),
         shards=read_shards(connection, t.Trajectory.generation_id == generation_id),
-        promotion=label_reader.read_promotion(connection, generation_id),
-        approved=label_reader.is_approved(connection, number),
-        # In the first tier nobody asks, and there may be a million.
-        asked=() if _below(connection, tier) is None else label_reader.read_asked(connection, tier),
+        promotion=promotion,
+        approved=promotion is not None and label_reader.is_approved(connection, number),
+        # In the first tier nobody is promoted, and there may be a million.
+        asked=() if first or promotion is not None else label_reader.read_asked(connection, tier),
         best_mode=connection.scalar(
             select(t.ModeScore.mode).where(
                 t.ModeScore.generation_id == generation_id, t.ModeScore.promoted

@@ -316,6 +316,7 @@ class LabelRow(Base):
         CheckConstraint("status != 'done' OR energy IS NOT NULL", name="complete"),
         Index(None, "generation_id", "status"),
         Index(None, "status", "task_id"),
+        Index(None, "level_of_theory_id", "status"),
     )
     label_id: Mapped[int] = _column("key", primary_key=True)
     frame_id: Mapped[int] = _reference("frame", "the frame")
@@ -361,9 +362,12 @@ class LabelAttempt(Base):
         Index(
             "uq_label_attempt_done", "label_id", unique=True, sqlite_where=text("status = 'done'")
         ),
+        # The latest of a level are looked at with every finished task.
+        Index(None, "level_of_theory_id", "label_attempt_id"),
     )
     label_attempt_id: Mapped[int] = _column("key", primary_key=True)
     label_id: Mapped[int] = _reference("label", "the label")
+    level_of_theory_id: Mapped[int] = _reference("level_of_theory", "that of the label")
     number: Mapped[int] = _column("1 for the first try")
     status: Mapped[str] = _column("done or failed")
     error_class: Mapped[str | None] = _column("reason code of a failure", index=True)

@@ -21,12 +21,6 @@ DROP TABLE level_of_theory;
 
 ALTER TABLE new_level_of_theory RENAME TO level_of_theory;
 
-CREATE TRIGGER level_of_theory_seconds AFTER INSERT ON label_attempt
-BEGIN
-    UPDATE level_of_theory SET seconds = seconds + NEW.seconds
-    WHERE level_of_theory_id = (SELECT level_of_theory_id FROM label WHERE label_id = NEW.label_id);
-END;
-
 CREATE TABLE new_generation (
     -- One turn of the loop: explore, select, label, train, evaluate.
     generation_id INTEGER NOT NULL, -- key
@@ -86,6 +80,8 @@ CREATE INDEX ix_label_generation_id_status ON label (generation_id, status);
 
 CREATE INDEX ix_label_status_task_id ON label (status, task_id);
 
+CREATE INDEX ix_label_level_of_theory_id_status ON label (level_of_theory_id, status);
+
 CREATE TRIGGER label_done_delete BEFORE DELETE ON label
 WHEN OLD.status = 'done'
 BEGIN
@@ -98,6 +94,51 @@ BEFORE UPDATE OF label_id, frame_id, level_of_theory_id, status, energy, forces,
 WHEN OLD.status = 'done'
 BEGIN
     SELECT RAISE(ABORT, 'this label is done: it cannot be changed');
+END;
+
+CREATE TABLE new_label_attempt (
+    -- One try at one label.
+    label_attempt_id INTEGER NOT NULL, -- key
+    label_id INTEGER NOT NULL, -- the label
+    level_of_theory_id INTEGER NOT NULL, -- that of the label
+    number INTEGER NOT NULL, -- 1 for the first try
+    status VARCHAR NOT NULL, -- done or failed
+    error_class VARCHAR, -- reason code of a failure
+    error_text VARCHAR, -- the program's own words
+    seconds DOUBLE NOT NULL, -- wall time, s
+    host VARCHAR, -- host of the worker; empty if it was lost
+    program VARCHAR NOT NULL, -- program and version
+    environment_id INTEGER, -- software it ran with; empty if the worker was lost
+    task_id INTEGER NOT NULL, -- the task it was part of
+    attempted_at VARCHAR NOT NULL, -- instant
+    CONSTRAINT pk_label_attempt PRIMARY KEY (label_attempt_id),
+    CONSTRAINT uq_label_attempt_label_id_number UNIQUE (label_id, number),
+    CONSTRAINT fk_label_attempt_label_id FOREIGN KEY(label_id) REFERENCES label (label_id),
+    CONSTRAINT fk_label_attempt_level_of_theory_id FOREIGN KEY(level_of_theory_id) REFERENCES level_of_theory (level_of_theory_id),
+    CONSTRAINT fk_label_attempt_environment_id FOREIGN KEY(environment_id) REFERENCES environment (environment_id),
+    CONSTRAINT fk_label_attempt_task_id FOREIGN KEY(task_id) REFERENCES task (task_id)
+);
+
+INSERT INTO new_label_attempt
+SELECT label_attempt_id, label_id, level_of_theory_id, number, label_attempt.status, error_class,
+    error_text, seconds, host, program, environment_id, label_attempt.task_id, attempted_at
+FROM label_attempt JOIN label USING (label_id);
+
+DROP TABLE label_attempt;
+
+ALTER TABLE new_label_attempt RENAME TO label_attempt;
+
+CREATE INDEX ix_label_attempt_error_class ON label_attempt (error_class);
+
+CREATE UNIQUE INDEX uq_label_attempt_done ON label_attempt (label_id) WHERE status = 'done';
+
+CREATE INDEX ix_label_attempt_level_of_theory_id_label_attempt_id
+ON label_attempt (level_of_theory_id, label_attempt_id);
+
+CREATE TRIGGER level_of_theory_seconds AFTER INSERT ON label_attempt
+BEGIN
+    UPDATE level_of_theory SET seconds = seconds + NEW.seconds
+    WHERE level_of_theory_id = NEW.level_of_theory_id;
 END;
 
 CREATE TABLE new_label_tally (
