@@ -116,8 +116,8 @@ def test_a_label_comes_once(engine: Engine) -> None:
     with pytest.raises(IntegrityError, match=r"label_attempt\.label_id"):
         change(
             engine,
-            "INSERT INTO label_attempt (label_id, level_of_theory_id, number, status, seconds, host,"
-            " program, environment_id, task_id, attempted_at)"
+            "INSERT INTO label_attempt (label_id, level_of_theory_id, number, status, seconds,"
+            " host, program, environment_id, task_id, attempted_at)"
             " VALUES (1, 1, 2, 'done', 1, 'h', 'p', 1, 2, 't')",
         )
     with pytest.raises(IntegrityError, match=r"label\.frame_id, label\.level_of"):
