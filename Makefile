@@ -66,6 +66,7 @@ format: $(READY)
 
 docs: $(READY)
 	$(BIN)/python -m alloop.config.schema
+	$(BIN)/python -m alloop.executors.sites.table
 	$(BIN)/python -m alloop_db.documentation
 
 clean:

@@ -31,6 +31,14 @@ TICK = 1.0
 """How often the wall time is booked and people are told, s."""
 CHECK = 5.0
 """How often the executor is asked whether it lives, s."""
+CROWD = 50
+"""With more than twice as many workers one decision is made for several tasks that have ended.
+
+A decision costs the driver as much as a few commits, and each worker has a task waiting behind
+the one it runs: for one in CROWD of the tasks nobody stands idle.
+"""
+TOGETHER = ("prepare", "explore", "select")
+"""Kinds of task of which nothing follows before the last of them is done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +73,8 @@ class Driver:
         self._check_lock, self._observe = check_lock, observe
         self._flying: dict[str, Claim] = {}
         self._stop: str | None = None
+        self._undecided = 0  # tasks ended since the last plan that may call for another
+        self._pending = True  # whether the ledger may hold tasks that can be submitted
         self._began = self._booked = self._checked = time.monotonic()
 
     def run(self) -> Verdict:
@@ -93,18 +103,31 @@ class Driver:
             if failure := self._executor_failure():
                 return Verdict("lost", f"{failure}; nothing is lost, start again to go on")
             self._tell(step)
-            if outcomes:  # nothing else can change what is missing
+            if self._is_due(len(outcomes)):
                 step = self._advance()
         return step
 
+    def _is_due(self, n_ended: int) -> bool:
+        """Return whether to plan: tasks have ended, enough of them, or no more for the moment.
+
+        Nothing else can change what is missing.
+        """
+        enough = self._undecided >= max(1, self._executor.slots // CROWD)
+        return enough or (self._undecided > 0 and not n_ended)
+
     def _advance(self) -> Plan | Verdict:
         """Carry out what needs no worker, record what needs one."""
+        self._undecided = 0
         while True:
             state = self._store.state()
             elapsed = time.monotonic() - self._booked
             step = plan(state, self._config, self._executor.slots, elapsed)
             if step.action is None:
-                if not self._store.tasks.add(step.tasks) or step.stage == "label":
+                added = self._store.tasks.add(step.tasks)
+                self._pending |= added > 0
+                # The planner sees a window of the labels: with many workers it takes several.
+                full = state.open_label_tasks + added >= 2 * self._executor.slots
+                if not added or (step.stage == "label" and full):
                     return step
             elif isinstance(step.action, Finish):
                 return step.action.verdict
@@ -139,20 +162,33 @@ class Driver:
 
     def _submit(self) -> None:
         room = 2 * self._executor.slots - len(self._flying)
-        for claim in self._store.tasks.claim(room, self._epoch):
+        if not self._pending or room <= 0:
+            return
+        claims = self._store.tasks.claim(room, self._epoch)
+        self._pending = len(claims) == room
+        for claim in claims:
             self._flying[claim.key] = claim
             self._executor.submit(claim.kind, claim.spec, claim.key)
 
     def _settle(self, outcome: Outcome) -> None:
-        self._flying.pop(outcome.key, None)
+        claim = self._flying.pop(outcome.key, None)
+        self._undecided += outcome.status != "done" or self._may_follow(claim)
         if "No space left on device" in outcome.reason:
             self._store.tasks.requeue([outcome.key])
             raise CampaignError(
                 f"{self._directory}: the disk is full ({outcome.reason}); nothing that was"
                 " finished is lost: make room and start again"
             )
+        self._pending |= outcome.status != "done"  # it may get another try
         if outcome.status == "lost" or not settle(self._store, self._directory, outcome.key):
+            self._pending = True
             self._store.tasks.lose(outcome.key, outcome.reason or "its result file is missing")
+
+    def _may_follow(self, claim: Claim | None) -> bool:
+        """Return whether the planner can have an answer to the end of a task."""
+        if claim is None or claim.kind not in TOGETHER:
+            return True
+        return all(other.kind != claim.kind for other in self._flying.values())
 
     def _executor_failure(self) -> str | None:
         if time.monotonic() - self._checked < CHECK:
@@ -166,8 +202,11 @@ class Driver:
             return
         self._store.spend(now - self._booked)
         self._booked = now
+        # One listing, not two files for each of thousands of tasks: the folder may lie far away.
+        outbox = self._directory / "outbox"
+        names = {path.name for path in outbox.iterdir()} if outbox.is_dir() else set()
         running = tuple(
-            (claim, _progress(Workspace(self._directory, key)))
+            (claim, _progress(Workspace(self._directory, key), names))
             for key, claim in self._flying.items()
         )
         self._observe(Moment(step.stage, self._store.state(), running, now - self._began))
@@ -190,10 +229,14 @@ class Driver:
                 signal.signal(number, handler)
 
 
-def _progress(workspace: Workspace) -> dict[str, Any]:
-    """Return what a task says of itself, and whether a worker has taken it."""
-    said: dict[str, Any] = read_json(workspace.progress_path) or {}
-    return said | {"taken": workspace.running_on is not None}
+def _progress(workspace: Workspace, names: set[str]) -> dict[str, Any]:
+    """Return what a task says of itself, and whether a worker has taken it.
+
+    ``names`` are the files in the outbox.
+    """
+    path = workspace.progress_path
+    said: dict[str, Any] = (read_json(path) if path.name in names else None) or {}
+    return said | {"taken": workspace.running_path.name in names}
 
 
 def settle(store: Store, directory: Path, key: str) -> bool:

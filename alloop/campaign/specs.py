@@ -41,7 +41,11 @@ PRIORITY = {
 }
 LABEL_SECONDS = 2.0
 """Aim for label tasks of about this length: long against the overhead, short against a loss."""
+LABEL_SECONDS_PER_WORKER = 0.02
+"""Longer ones where there are many workers: all of them together ask 50 times a second at most."""
 MOST_LABELS = 50
+MANY_WORKERS = 100
+"""With more than these the first labels go one by one, or most workers would get none."""
 
 
 def intent(
@@ -240,7 +244,8 @@ def shard_record(shard: ShardState) -> dict[str, Any]:
 def labels(config: Campaign, state: CampaignState, tier: Tier, slots: int) -> list[TaskIntent]:
     """Cut pending labels of a tier into tasks of a few seconds, as many as can be in flight."""
     wanted = max(0, 2 * slots - state.open_label_tasks)
-    size = _labels_per_task(state.tiers[tier.id].seconds_per_label, tier is config.tiers[0])
+    seconds = state.tiers[tier.id].seconds_per_label
+    size = _labels_per_task(seconds, slots, cheapest=tier is config.tiers[0])
     intents: list[TaskIntent] = []
     for name, system in state.systems.items():
         needs = [n for n in state.needs if n.system == name and n.tier == tier.id]
@@ -258,11 +263,15 @@ def labels(config: Campaign, state: CampaignState, tier: Tier, slots: int) -> li
     return intents
 
 
-def _labels_per_task(seconds: float | None, cheapest: bool) -> int:
-    """Return how many labels make a task; before any is known, those of higher tiers go alone."""
+def _labels_per_task(seconds: float | None, slots: int, *, cheapest: bool) -> int:
+    """Return how many labels make a task; before a time is known, one.
+
+    On few workers ten of the cheapest tier: they take milliseconds, as a rule.
+    """
     if seconds is None:
-        return 10 if cheapest else 1
-    return max(1, min(int(LABEL_SECONDS / max(seconds, 1e-4)), MOST_LABELS))
+        return 10 if cheapest and slots <= MANY_WORKERS else 1
+    wanted = max(LABEL_SECONDS, slots * LABEL_SECONDS_PER_WORKER)
+    return max(1, min(int(wanted / max(seconds, 1e-4)), MOST_LABELS))
 
 
 def _chunks(needs: Sequence[LabelNeed], size: int) -> list[list[LabelNeed]]:

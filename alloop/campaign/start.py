@@ -74,6 +74,7 @@ def start(loaded: LoadedCampaign, say: Say, observe: Observer, *, approve: bool 
             _approve(store, say)
         executor = build_executor(site, directory)
         stack.callback(executor.close)
+        _note_workers(store, config.site, executor.slots)
         verdict = Driver(config, directory, store, executor, epoch, lock.check, observe).run()
         store.finish(verdict.state, verdict.exit_code, verdict.text)
         return verdict
@@ -177,6 +178,12 @@ def _take_over(store: Store, directory: Path, say: Say) -> None:
         f" {found['requeued']} interrupted tasks start again"
         + (f"; trying again: {', '.join(revived)}" if revived else "")
     )
+
+
+def _note_workers(store: Store, site: str, slots: int) -> None:
+    """Note how many tasks can run at once from now on: utilisation is reckoned with it."""
+    details = {"slots": slots, "seconds": store.campaign().seconds}
+    store.event("workers", f"site {site} runs up to {slots} tasks at once", details)
 
 
 def _label_counts(store: Store) -> dict[str, int]:

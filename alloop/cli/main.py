@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from alloop import __version__
-from alloop.cli import exchange, models, spacetime
+from alloop.cli import doctor, exchange, models, monitor, spacetime
 from alloop.errors import (
     AlloopError,
     ConfigError,
@@ -90,22 +90,29 @@ def init(
 def validate(config: ConfigFile) -> None:
     """Check a config and say everything that is wrong with it."""
     from alloop.config.load import load
-    from alloop.executors.site import load_site
+    from alloop.executors.site import describe, load_site
 
     loaded = load(config)
-    load_site(loaded.config.site, loaded.path.parent)
+    site = load_site(loaded.config.site, loaded.path.parent)
     systems = ", ".join(f"{name} ({f.formula})" for name, f in loaded.structures.items())
     typer.echo(f"{config} is sound: {systems}; campaign directory {loaded.directory}")
+    typer.echo(f"site {loaded.config.site}: {site.kind}")
+    for line in describe(site):
+        typer.echo(f"  {line}")
 
 
 @app.command()
 def schema(
     table: Annotated[bool, typer.Option("--table", help="A table of every key instead.")] = False,
+    site: Annotated[bool, typer.Option("--site", help="Of a site file of kind cluster.")] = False,
 ) -> None:
     """Print the config's JSON schema, or a table of every key with unit, default and meaning."""
+    from alloop.config.model import Campaign
     from alloop.config.schema import json_schema, markdown_table
+    from alloop.executors.sites.model import ClusterSite
 
-    typer.echo(markdown_table() if table else json.dumps(json_schema(), indent=2))
+    root, title = (ClusterSite, "alloop site") if site else (Campaign, "alloop campaign")
+    typer.echo(markdown_table(root) if table else json.dumps(json_schema(root, title), indent=2))
 
 
 @app.command()
@@ -164,21 +171,7 @@ def pause(campaign: CampaignOption = None) -> None:
     typer.echo(f"asked {owner} to pause")
 
 
-@app.command()
-def status(campaign: CampaignOption = None, as_json: JsonOption = False) -> None:
-    """Show how a campaign stands; works while it runs."""
-    from alloop.cli.campaigns import find_campaign
-    from alloop.report.status import status as read_status
-    from alloop.report.words import status_text
-    from alloop_db.ledger import open_readonly
-    from alloop_db.lock import holder
-
-    directory = find_campaign(campaign)
-    summary = read_status(open_readonly(directory))
-    owner = holder(directory)
-    summary["driver"] = None if owner is None else str(owner)
-    summary["directory"] = str(directory)
-    typer.echo(json.dumps(summary, indent=2) if as_json else status_text(summary))
+app.command()(monitor.status)
 
 
 @app.command()
@@ -267,6 +260,7 @@ app.command()(models.evaluate)
 app.command("import")(exchange.import_)
 app.add_typer(exchange.export, name="export")
 app.add_typer(spacetime.app, name="spacetime")
+app.command()(doctor.doctor)
 
 
 def _show_version(wanted: bool) -> None:

@@ -50,7 +50,7 @@ class Pool:
         # Nothing in it is needed after its driver: a fresh one each time bounds its size.
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        self._log = _log_into(folder / "driver.log")
+        self._log = log_into(folder / "driver.log")
         self._alias = Path(tempfile.mkdtemp(prefix="alloop-"))
         try:
             # Parsl puts paths into shell commands unquoted: it gets one that needs no quotes.
@@ -140,7 +140,7 @@ def _literal(text: str) -> str:
     return shlex.quote(text).replace("{", "{{{{").replace("}", "}}}}")
 
 
-def _log_into(path: Path) -> logging.Handler:
+def log_into(path: Path) -> logging.Handler:
     """Send Parsl's warnings to a file; by default they would go to the terminal."""
     handler = logging.FileHandler(path, delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))

@@ -1,84 +1,49 @@
-"""Site files: where tasks run. They hold no science."""
+"""The executor that a site asks for; what sites may say is in :mod:`alloop.executors.sites`."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
-
-from alloop.config.shipped import shipped
-from alloop.errors import SiteError
 from alloop.executors.inprocess import InProcessExecutor
 from alloop.executors.protocol import Executor
+from alloop.executors.sites.load import describe, load_site
+from alloop.executors.sites.model import AnySite, ClusterSite, InProcessSite, LocalSite
+from alloop.executors.sites.roles import pools_for
+
+if TYPE_CHECKING:
+    from alloop.executors.cluster.executor import ClusterExecutor
+
+__all__ = ["build_executor", "describe", "load_site"]
 
 
-class _Site(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+def build_executor(site: AnySite, directory: Path) -> Executor:
+    """Start the executor that a site describes, with its files inside the campaign directory."""
+    # Parsl takes a second to import: each branch imports what it needs.
+    if isinstance(site, InProcessSite):
+        return InProcessExecutor(directory)
+    if isinstance(site, ClusterSite):
+        return _cluster(site, directory)
+    from alloop.executors.local import LocalExecutor
+
+    return LocalExecutor(directory, _workers(site))
 
 
-class InProcessSite(_Site):
-    """Everything in the driver's own process."""
+def _cluster(site: ClusterSite, directory: Path) -> ClusterExecutor:
+    from alloop.executors.cluster.executor import ClusterExecutor
+    from alloop.executors.cluster.reaper import campaign_of
+    from alloop.executors.sites.compile import parsl_config
 
-    kind: Literal["inprocess"]
-
-
-class LocalSite(_Site):
-    """Parsl's HighThroughputExecutor on this machine, on the loopback interface only."""
-
-    kind: Literal["local"]
-    workers: Annotated[int, Field(ge=1, strict=True)] | Literal["auto"] = Field(
-        default="auto", description="processes, one thread each; auto: one for each core"
+    return ClusterExecutor(
+        directory,
+        lambda: parsl_config(site, directory, campaign_of(directory)),
+        lambda kind, spec: pools_for(site, kind, spec),
     )
 
 
-Site = Annotated[InProcessSite | LocalSite, Field(discriminator="kind")]
-
-
-def load_site(name: str, folder: Path) -> InProcessSite | LocalSite:
-    """Read a site file: one shipped with alloop by its name, or a path relative to ``folder``.
-
-    Raises SiteError with one line for each fault.
-    """
-    path = _find(name, folder)
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise SiteError(f"{path}: cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        raise SiteError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
-    try:
-        site: InProcessSite | LocalSite = TypeAdapter(Site).validate_python(content)
-    except ValidationError as error:
-        lines = [
-            f"{path}  {'.'.join(str(part) for part in fault['loc'][1:]) or 'file'}: {fault['msg']}"
-            for fault in error.errors()
-        ]
-        raise SiteError("\n".join(lines)) from error
-    return site
-
-
-def build_executor(site: InProcessSite | LocalSite, directory: Path) -> Executor:
-    """Start the executor that a site describes, with its files inside the campaign directory."""
-    if isinstance(site, InProcessSite):
-        return InProcessExecutor(directory)
-    from alloop.executors.local import LocalExecutor  # Parsl takes a second to import
-
+def _workers(site: LocalSite) -> int:
+    if isinstance(site.workers, int):
+        return site.workers
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    workers = site.workers if isinstance(site.workers, int) else (available or 1)
-    return LocalExecutor(directory, workers)
-
-
-def _find(name: str, folder: Path) -> Path:
-    known = {path.stem: path for path in sorted(shipped("deploy").glob("*.yaml"))}
-    if name in known:
-        return known[name]
-    path = folder / name
-    if not path.is_file():
-        raise SiteError(
-            f"site {name!r} is neither one that ships with alloop ({', '.join(known)})"
-            f" nor a file ({path})"
-        )
-    return path
+    return available or 1

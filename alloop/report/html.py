@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,8 +14,10 @@ from alloop.artifacts import ArtifactStore, write_atomically
 from alloop.errors import DataError
 from alloop.report import sections, tier_sections
 from alloop.report.markup import page, paragraph, table, verbatim, verdict
+from alloop.report.running import Running, read_running
 from alloop.report.spacetime import spacetime
 from alloop.report.status import status
+from alloop.report.timeline_plot import timeline
 from alloop_db.ledger import open_as_newest
 from alloop_db.lock import holder
 from alloop_db.queries import run
@@ -36,14 +39,23 @@ def write_report(directory: Path, output: Path | None = None) -> Path:
     with open_as_newest(directory) as engine:
         owner = holder(directory)
         store = ArtifactStore(directory / "artifacts")
-        text = render(engine, store, None if owner is None else str(owner))
+        running = () if owner is None else read_running(engine, directory)
+        text = render(engine, store, None if owner is None else str(owner), running)
     write_atomically(path, lambda temporary: _write(temporary, text))
     return path
 
 
-def render(engine: Engine, store: ArtifactStore, driver: str | None = None) -> str:
-    """Return the report as HTML; ``driver`` is who drives the campaign now, if anybody."""
-    summary = status(engine)
+def render(
+    engine: Engine,
+    store: ArtifactStore,
+    driver: str | None = None,
+    running: Sequence[Running] = (),
+) -> str:
+    """Return the report as HTML.
+
+    ``driver`` is who drives the campaign now, if anybody, ``running`` what it has sent out.
+    """
+    summary = status(engine, running)
     parts = [
         ("Learning curve", sections.learning(engine, summary["tiers"])),
         ("Generations", sections.generations(engine, summary)),
@@ -51,7 +63,7 @@ def render(engine: Engine, store: ArtifactStore, driver: str | None = None) -> s
         ("Calibration", sections.calibration(engine, summary["tiers"])),
         ("Trajectories", sections.trajectories(engine)),
         ("4D models", spacetime(engine, store)),
-        ("Time", sections.stages(engine)),
+        ("Time", timeline(engine, running) + sections.stages(engine)),
         ("Machines and software", sections.machines(engine)),
         ("Campaign file", _config(engine)),
     ]

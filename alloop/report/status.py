@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Engine, case, func, inspect, select
 
 from alloop.errors import LedgerError
+from alloop.report.running import Running, count_running
 from alloop.report.tiers import AUDIT, current_tier, read_approval, read_modes, read_tiers
+from alloop.report.usage import read_usage
 from alloop_db import schema as t
 
 
-def status(engine: Engine) -> dict[str, Any]:
+def status(engine: Engine, running: Sequence[Running] = ()) -> dict[str, Any]:
     """Return a JSON-ready summary: campaign, tiers, generations, labels, tasks, errors, 4D models.
+
+    ``running`` is what a living driver has sent out; without it nobody is at work.
 
     Raises LedgerError if the ledger knows of no campaign yet, or is of an older alloop.
     """
@@ -28,7 +33,7 @@ def status(engine: Engine) -> dict[str, Any]:
                 f"ledger {engine.url.database} is still empty; `alloop start` fills it"
             )
         number = connection.scalar(select(func.max(t.Generation.number)))
-        return {
+        summary = {
             "name": campaign.name,
             "state": campaign.state,
             "verdict": campaign.verdict,
@@ -41,13 +46,13 @@ def status(engine: Engine) -> dict[str, Any]:
             "wall_seconds": round(campaign.seconds, 1),
             "labels": _counts(connection, t.LabelRow.status),
             "label_failures": _label_failures(connection),
-            "tasks": _tasks(connection),
-            "losses": connection.scalar(select(func.coalesce(func.sum(t.Task.losses), 0))),
-            "cpu_seconds": _cpu_seconds(connection),
+            **_tasks(connection),
+            "running": count_running(running),
             "trajectories": _counts(connection, t.Trajectory.reason),
             "generations": _generations(connection),
             "spacetime_models": _spacetime(connection),
         }
+    return summary | read_usage(engine, running)
 
 
 def _counts(connection: Connection, column: Any) -> dict[str, int]:
@@ -64,23 +69,27 @@ def _label_failures(connection: Connection) -> dict[str, int]:
     return {str(code): count for code, count in rows}
 
 
-def _tasks(connection: Connection) -> dict[str, dict[str, int]]:
+def _tasks(connection: Connection) -> dict[str, Any]:
+    """Return the tasks of each kind by state, their processor time and losses: one look at each."""
     tasks: dict[str, dict[str, int]] = {}
+    seconds: dict[str, float] = {}
+    total = 0
     rows = connection.execute(
-        select(t.Task.kind, t.Task.status, func.count()).group_by(t.Task.kind, t.Task.status)
+        select(
+            t.Task.kind,
+            t.Task.status,
+            func.count(),
+            func.sum(t.Task.cpu_seconds),
+            func.sum(t.Task.losses),
+        ).group_by(t.Task.kind, t.Task.status)
     )
-    for kind, state, count in rows:
+    for kind, state, count, spent, losses in rows:
         tasks.setdefault(kind, {})[state] = count
-    return tasks
-
-
-def _cpu_seconds(connection: Connection) -> dict[str, float]:
-    rows = connection.execute(
-        select(t.Task.kind, func.sum(t.Task.cpu_seconds))
-        .where(t.Task.cpu_seconds.is_not(None))
-        .group_by(t.Task.kind)
-    )
-    return {kind: round(float(seconds or 0.0), 2) for kind, seconds in rows}
+        total += losses
+        if spent is not None:
+            seconds[kind] = seconds.get(kind, 0.0) + spent
+    rounded = {kind: round(spent, 2) for kind, spent in seconds.items()}
+    return {"tasks": tasks, "losses": total, "cpu_seconds": rounded}
 
 
 def _generations(connection: Connection) -> list[dict[str, Any]]:

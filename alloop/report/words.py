@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+from alloop.report.usage import hours_words, usage_words
+
 
 def status_text(summary: dict[str, Any]) -> str:
     """Return a status summary as lines for people."""
+    several = len(summary["tiers"]) > 1
+    lines = [*status_lines(summary), "", *error_table(summary["generations"], several)]
+    for model in summary["spacetime_models"]:
+        lines += _spacetime(model, several)
+    return "\n".join(lines)
+
+
+def status_lines(summary: dict[str, Any]) -> list[str]:
+    """Return all that a status says before it comes to single generations."""
     lines = [
         f"{summary['name']}: {summary['state']}"
         + (f", driven by {summary['driver']}" if summary["driver"] else ", nobody drives it"),
@@ -28,14 +39,22 @@ def status_text(summary: dict[str, Any]) -> str:
     if summary["label_failures"]:
         lines.append("failed attempts by reason: " + _listed(summary["label_failures"]))
     lines.append("trajectories: " + _listed(summary["trajectories"]))
-    for kind, states in summary["tasks"].items():
-        lines.append(f"  {kind}: {_listed(states)}")
+    lines += [_stage(summary, kind, several) for kind in summary["tasks"]]
+    if summary["utilisation"]:
+        lines.append(usage_words(summary["utilisation"]))
     if summary["losses"]:
         lines.append(f"tasks lost with their worker or driver and repeated: {summary['losses']}")
-    lines += ["", *_table(summary["generations"], several)]
-    for model in summary["spacetime_models"]:
-        lines += _spacetime(model, several)
-    return "\n".join(lines)
+    return lines
+
+
+def _stage(summary: dict[str, Any], kind: str, several: bool) -> str:
+    """Return the tasks of a kind by state, who is at work, and what they took, in one line."""
+    words = f"  {kind}: {_listed(summary['tasks'][kind])}"
+    if running := summary["running"].get(kind):
+        words += f" ({running['at_work']} at work, {running['waiting']} waiting for a worker)"
+    if hours := summary["core_hours"].get(kind):
+        words += f"; {hours_words(hours, several)}"
+    return words
 
 
 def tier_words(tier: dict[str, Any]) -> str:
@@ -89,7 +108,8 @@ def _target(tier: dict[str, Any]) -> str:
     return "" if force is None else f", target {force:.3f} eV/Å"
 
 
-def _table(generations: list[dict[str, Any]], several: bool) -> list[str]:
+def error_table(generations: list[dict[str, Any]], several: bool) -> list[str]:
+    """Return labels and errors of generations as the lines of a table."""
     heads = ("generation", "labels", "failed", "trained on", "audit force RMSE", "blind", "audit n")
     rows: list[tuple[str, ...]] = [(*heads, "tier")]
     for entry in generations:

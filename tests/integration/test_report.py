@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import math
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -22,10 +29,10 @@ from alloop.report import plots
 from alloop.report.html import write_report
 from alloop.report.spacetime import ranges
 from alloop_db.ledger import LEDGER, open_ledger, open_readonly
-from alloop_db.lock import CampaignLock
+from alloop_db.lock import CampaignLock, holder
 from alloop_db.queries import run
 from alloop_db.store import ConfigRecord, Store
-from tests.ledger_rows import NUMBERS, REST
+from tests.ledger_rows import NUMBERS, REST, digest
 from tests.ledger_sample import write_sample
 from tests.ledger_tiers import PAID, add_tier
 
@@ -181,7 +188,7 @@ def test_the_page_loads_nothing_and_runs_nothing(page):
     assert page.addresses
     assert all(address.startswith(("#s", "data:image/png;base64,")) for address in page.addresses)
     assert not page.tags & {"script", "link", "iframe", "object", "embed", "b", "i", "u", "base"}
-    assert len(page.pictures()) == 3
+    assert len(page.pictures()) == 4
     assert all(data.startswith(b"\x89PNG") for data in page.pictures())
 
 
@@ -268,6 +275,88 @@ def test_time_is_summed_by_kind_of_task(page, ask):
     assert page.table("generation", "train", "label")[1]["label"] == "10"
 
 
+def test_the_timeline_has_every_task_and_its_share_of_the_workers(page, ask):
+    shown, known = page.table("wait seconds", "core hours"), ask("utilisation")
+    assert [row["task"] for row in ask("SELECT count(*) AS task FROM task")] == [12]
+    assert "12 tasks, a bar for each" in page.text
+    assert [(row["tier"], row["kind"]) for row in shown] == [
+        (row["tier"] or "–", row["kind"]) for row in known
+    ]
+    for row, truth in zip(shown, known, strict=True):
+        assert number(row["core hours"]) == close(truth["core_hours"])
+        assert number(row["percent"]) == close(truth["percent"])
+    assert "Time of all workers, 1 (most at once)" in page.text
+
+
+class Watching:
+    """A real ``alloop status --watch`` of a campaign that this process drives."""
+
+    def __init__(self, folder: Path, **more: object) -> None:
+        words = [sys.executable, "-m", "alloop", "status", "--watch", "0.2", "-c", str(folder)]
+        self.process = subprocess.Popen(words, text=True, stderr=subprocess.STDOUT, **more)
+
+    def __enter__(self) -> subprocess.Popen[str]:
+        return self.process
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+        if self.process.stdout:
+            self.process.stdout.close()
+
+
+def running_sample(folder: Path) -> Path:
+    write_sample(folder)
+    change(folder, ("UPDATE campaign SET state = 'running', verdict = NULL, exit_code = NULL", ()))
+    return folder
+
+
+def test_a_campaign_of_another_process_is_watched_to_its_end(tmp_path):
+    folder = running_sample(tmp_path)
+    with Watching(folder, stdout=subprocess.PIPE) as watcher:
+        with CampaignLock(folder):
+            first = watcher.stdout.readline()
+            assert "water: running; generation 1 of tier xtb; labels 9 done, 1 failed;" in first
+            change(folder, ("UPDATE task SET status = 'running' WHERE task_id = 14", ()))
+            taken = folder / "outbox" / f"{digest('task', 14)}.running"
+            taken.parent.mkdir()
+            taken.write_text("1")
+            while "at work 1 score" not in (line := watcher.stdout.readline()):
+                assert line  # it was looked at between the two changes
+            change(folder, ("UPDATE campaign SET verdict = 'budget spent', state = 'budget'", ()))
+            assert watcher.stdout.readline().endswith("; budget spent\n")
+            assert watcher.poll() is None  # its driver still lives
+        assert "budget, nobody drives it" in watcher.communicate(timeout=30)[0]
+        assert watcher.returncode == 0
+
+
+def test_ctrl_c_ends_the_watching_only(tmp_path):
+    folder = running_sample(tmp_path)
+    terminal, screen = pty.openpty()
+    with CampaignLock(folder), Watching(folder, stdout=screen) as watcher:
+        os.close(screen)
+        shown = ""
+        while shown.count("read at") < 2:  # drawn, and drawn again
+            assert select.select([terminal], [], [], 30.0)[0], shown
+            shown += os.read(terminal, 65536).decode()
+        watcher.send_signal(signal.SIGINT)
+        with contextlib.suppress(OSError):  # the other end is closed
+            while more := os.read(terminal, 65536).decode():
+                shown += more
+        assert watcher.wait(timeout=30) == 0
+        assert holder(folder) is not None
+    os.close(terminal)
+    assert "label: 2 done" in shown
+    assert "Traceback" not in shown
+    assert shown.rstrip().endswith("\x1b[?25h")  # the cursor is back
+
+
+@pytest.mark.parametrize("words", [("--watch", "--json"), ("5",), ("--watch", "0")])
+def test_a_watch_that_makes_no_sense_is_refused(directory, words):
+    outcome = alloop_says("status", "-c", directory, *words)
+    assert outcome.exit_code == 2
+
+
 def test_trajectories_say_how_they_ended(page, ask):
     (row,) = page.table("route", "completed")
     (all_of_them,) = ask(
@@ -338,7 +427,7 @@ def test_a_4d_model_that_could_not_be_tested_is_said_so(tmp_path):
     change(folder, OPEN, ("UPDATE spacetime_model SET metrics = '{}'", ()))
     page = read(folder)
     assert "No trajectory was left to test it on." in page.text
-    assert len(page.pictures()) == 2
+    assert len(page.pictures()) == 3
 
 
 def test_several_4d_models_are_told_apart(tmp_path):
@@ -496,7 +585,7 @@ def test_each_tier_has_its_curve_and_target(laddered):
     (points,) = upper.values()
     assert points == [plots.Point(3, e, 0.9 * e, 1.1 * e) for e in (0.1, 0.04)]
     assert "Tier dft, wB97X/6-31G*. Root-mean-square error of a force component" in page.text
-    assert len(page.pictures()) == 4  # learning, spread and error, for each tier
+    assert len(page.pictures()) == 5  # learning, spread and error, for each tier; the timeline
     assert "Tier dft, wB97X/6-31G*: 1 frames that were predicted" in page.text
     assert "Tier xtb, GFN2-xTB: 5 frames that were predicted" in page.text
 

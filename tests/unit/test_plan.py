@@ -127,6 +127,14 @@ def test_cheap_labels_travel_in_chunks_and_dear_ones_alone():
     assert {len(task.labels) for task in dear} == {1}
 
 
+def test_many_workers_get_longer_tasks_of_labels_and_at_first_one_label_each():
+    long = run(labelling(needs=needs(60), attempts=took(0.5)), slots=1000).tasks
+    first = run(labelling(needs=needs(60), attempts=()), slots=1000).tasks
+
+    assert {len(task.labels) for task in long} == {40, 20}
+    assert {len(task.labels) for task in first} == {1}
+
+
 def test_labels_whose_shared_task_failed_travel_alone():
     suspects = tuple(dataclasses.replace(need, alone=True) for need in needs(3))
     step = run(labelling(needs=(*needs(60)[3:], *suspects), attempts=took(0.1)), slots=9)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from alloop.spacetime.coordinates.protocol import Dual
-from alloop.spacetime.motion.orientation import Forecast, forecast
+from alloop.spacetime.motion.orientation import forecast
 from alloop.spacetime.propagation.courses import DYNAMICS, MEAN, Block, find_faults
 from alloop.spacetime.propagation.energy_rules import (
     check_times,
@@ -19,7 +19,7 @@ from alloop.spacetime.propagation.energy_rules import (
     total_energy,
 )
 from alloop.spacetime.propagation.rescue import run_dynamics
-from alloop.spacetime.propagation.reversible import Halves, follow_reversibly
+from alloop.spacetime.propagation.reversible import follow_reversibly
 from alloop.spacetime.propagation.venture import Venture
 
 
@@ -117,14 +117,16 @@ class _Steps:
 
     def by_mean(self, start: Dual, targets: Tensor) -> Attempt:
         """Return what the mean of the ensemble says."""
-        venture = self._venture
+        venture, times = self._venture, torch.cat([self._checks, self._asked])
         members = torch.full((len(targets),), MEAN)
         if venture.settings.rule == "shell" and venture.settings.reversible:
             halves = follow_reversibly(
-                venture.model, start, venture.length, venture.energy_surface, targets
+                venture.model, start, venture.length, times, venture.energy_surface, targets
             )
-            return self._judge(halves, targets, members)
-        return self._judge(forecast(venture.model, *start, until=venture.length), targets, members)
+            motion = halves.positions, halves.velocities
+            return self._judge(motion, targets, members, halves.taken[:, : len(self._checks)])
+        told = forecast(venture.model, *start, until=venture.length)
+        return self._judge(told.at(times), targets, members)
 
     def by_best_member(self, start: Dual, targets: Tensor) -> Attempt:
         """Return for each replica what the network says that changes the energy least."""
@@ -134,7 +136,8 @@ class _Steps:
         energies = total_energy(venture.energy_surface, venture.model.masses, *checked)
         errors = (energies - targets[:, None]).abs().amax(-1).nan_to_num(nan=math.inf)
         best = errors.argmin(dim=0)
-        return self._judge(told.only(torch.arange(len(best)), best), targets, best)
+        chosen = told.only(torch.arange(len(best)), best)
+        return self._judge(chosen.at(torch.cat([self._checks, self._asked])), targets, best)
 
     def by_dynamics(self, start: Dual, replicas: Tensor) -> Attempt:
         """Return ordinary dynamics on the surface."""
@@ -151,15 +154,17 @@ class _Steps:
         members = torch.full((len(replicas),), DYNAMICS)
         return Attempt(positions, velocities, end, errors, members, faults)
 
-    def _judge(self, told: Forecast | Halves, targets: Tensor, members: Tensor) -> Attempt:
+    def _judge(
+        self, motion: Dual, targets: Tensor, members: Tensor, taken: Tensor | float = 0.0
+    ) -> Attempt:
+        """Return an attempt of motion at the times of the checks and those asked for."""
         n_checks = len(self._checks)
-        positions, velocities = told.at(torch.cat([self._checks, self._asked]))
+        positions, velocities = motion
         end = positions[:, n_checks - 1].clone(), velocities[:, n_checks - 1].clone()
         errors = torch.full_like(targets, math.nan)
         over = torch.zeros(len(targets), dtype=torch.bool)
         if self._venture.settings.rule == "shell":
             checked = positions[:, :n_checks], velocities[:, :n_checks]
-            taken = told.taken_by(self._checks) if isinstance(told, Halves) else 0.0
             end, errors = self._correct(end, checked, targets, taken)
             over = ~(errors.abs() <= self._venture.settings.largest_change)
         seen = positions[:, n_checks:].clone(), velocities[:, n_checks:].clone()

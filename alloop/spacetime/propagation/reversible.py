@@ -20,7 +20,7 @@ from torch import Tensor
 
 from alloop.spacetime.coordinates.protocol import Dual
 from alloop.spacetime.model import SpacetimeModel
-from alloop.spacetime.motion.orientation import Forecast, forecast
+from alloop.spacetime.motion.orientation import forecast
 from alloop.spacetime.motion.rigid import centre, momenta, rigid_motion, rigid_part
 from alloop.spacetime.propagation.energy_rules import kinetic_energy, onto_shell
 from alloop.spacetime.surface import Surface
@@ -32,49 +32,37 @@ class Halves:
 
     Attributes
     ----------
-    first, second : what comes of the start, and of the middle once it was put right.
-    middle : when the second begins, fs.
-    sound : (n,) bool, whether there is a middle to begin from.
-    taken : (n,) total energy taken away in the middle, eV; NaN where it is not known.
+    positions, velocities : (n, n_times, n_atoms, 3), Å and Å/fs.
+    taken : total energy taken away before each time, (n, n_times), eV; NaN where not known.
 
     """
 
-    first: Forecast
-    second: Forecast
-    middle: float
-    sound: Tensor
+    positions: Tensor
+    velocities: Tensor
     taken: Tensor
-
-    def at(self, times: Tensor) -> Dual:
-        """Return positions and velocities (n, n_times, n_atoms, 3) at times (n_times,), fs."""
-        late = times > self.middle
-        x, v = self.first.at(torch.where(late, self.middle, times))
-        if late.any():
-            broken = ~self.sound[:, None, None, None]
-            for part, later in zip((x, v), self.second.at(times[late] - self.middle), strict=True):
-                part[:, late] = later.masked_fill(broken, math.nan)
-        return x, v
-
-    def taken_by(self, times: Tensor) -> Tensor:
-        """Return the energy taken away before times (n_times,), fs, as (n, n_times), eV."""
-        late = times > self.middle
-        return torch.where(late, self.taken[:, None], 0.0)
 
 
 def follow_reversibly(
-    model: SpacetimeModel, start: Dual, length: float, surface: Surface, targets: Tensor
+    model: SpacetimeModel,
+    start: Dual,
+    length: float,
+    times: Tensor,
+    surface: Surface,
+    targets: Tensor,
 ) -> Halves:
     """Return a reversible segment of ``length``, fs, of the mean of the ensemble.
 
     The second half begins beside the middle by what the way from there and back misses, and on
     from there by what its end then lacks of the total energies ``targets`` (n,), eV: both to first
-    order. Centre of mass and momenta stay those of the starts (n, n_atoms, 3).
+    order. ``times`` (n_times,) are in any order, fs. Centre of mass and momenta stay those of the
+    starts (n, n_atoms, 3).
     """
     half = 0.5 * length
-    first = forecast(model, *start, until=half)
-    middle, sound = _finite(_end(first, half), start)
-    there, reached = _finite(_end(forecast(model, *middle, until=half), half), middle)
-    back, returned = _finite(_end(forecast(model, *_turned(there), until=half), half), middle)
+    late = times > half
+    seen = forecast(model, *start, until=half).at(torch.cat([times.clamp(max=half), _at(half)]))
+    middle, sound = _finite((seen[0][:, -1], seen[1][:, -1]), start)
+    there, reached = _finite(_end(model, middle, half), middle)
+    back, returned = _finite(_end(model, _turned(there), half), _turned(middle))
     usable = (reached & returned)[:, None, None]
     x, v = (
         part + torch.where(usable, part - home, 0.0)
@@ -83,16 +71,38 @@ def follow_reversibly(
     x = x - centre(model.masses, x) + centre(model.masses, middle[0])
     rigid = rigid_motion(model.masses, x, *momenta(model.masses, *start))
     beside = x, rigid + v - rigid_part(model.masses, x, v)
-    three = [torch.cat(parts) for parts in zip(beside, there, middle, strict=True)]
-    potential, forces = surface.with_forces(three[0])
-    at_beside, at_there, at_middle = (potential + kinetic_energy(model.masses, three[1])).chunk(3)
-    excess = at_there - targets + at_beside - at_middle
-    begun = onto_shell(model.masses, *beside, forces[: len(x)], excess)
-    return Halves(first, forecast(model, *begun, until=half), half, sound, excess)
+    excess, forces = _excess(surface, model.masses, beside, there, middle, targets)
+    begun = onto_shell(model.masses, *beside, forces, excess)
+    positions, velocities = (part[:, :-1].clone() for part in seen)
+    if late.any():
+        after = forecast(model, *begun, until=half).at(times[late] - half)
+        for part, later in zip((positions, velocities), after, strict=True):
+            part[:, late] = later.masked_fill(~sound[:, None, None, None], math.nan)
+    return Halves(positions, velocities, torch.where(late, excess[:, None], 0.0))
 
 
-def _end(told: Forecast, time: float) -> Dual:
-    x, v = told.at(torch.tensor([time], dtype=torch.float64))
+def _excess(
+    surface: Surface, masses: Tensor, beside: Dual, there: Dual, middle: Dual, targets: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return what a second half from beside the middle has too much of energy, and the forces.
+
+    The energy of ``there``, where the half from the middle ends, is known; it differs by as much
+    as the energies of where both halves begin, to first order.
+    """
+    potential, forces = surface.with_forces(torch.cat([beside[0], there[0]]))
+    at_there = potential[len(targets) :] + kinetic_energy(masses, there[1])
+    forces = forces[: len(targets)]
+    climbed = -torch.sum(forces * (beside[0] - middle[0]), dim=(-1, -2))
+    gained = kinetic_energy(masses, beside[1]) - kinetic_energy(masses, middle[1])
+    return at_there - targets + climbed + gained, forces
+
+
+def _at(time: float) -> Tensor:
+    return torch.tensor([time], dtype=torch.float64)
+
+
+def _end(model: SpacetimeModel, start: Dual, time: float) -> Dual:
+    x, v = forecast(model, *start, until=time).at(_at(time))
     return x[:, 0], v[:, 0]
 
 

@@ -1,0 +1,1 @@
+"""Pools of workers on clusters: Parsl's gaps closed, pools revived, nothing left behind."""

@@ -1,0 +1,1 @@
+"""Site files: where tasks run. They hold no science."""
