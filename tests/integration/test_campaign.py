@@ -186,6 +186,14 @@ def test_a_finished_campaign_does_nothing_says_so_and_ends_as_before(config):
     assert rows(config, "SELECT COUNT(*) FROM event") == before
 
 
+def test_each_driver_notes_its_workers(config):
+    noted = rows(config, "SELECT details FROM event WHERE kind = 'workers' LIMIT 1")
+    assert [json.loads(text) for (text,) in noted] == [{"slots": 1, "seconds": 0.0}]
+    used = json.loads(alloop("status", "-c", config, "--json").output)["utilisation"]
+    assert (used["workers"], used["workers_are"]) == (1.0, "slots")
+    assert 0.5 < used["part"] <= 1.0
+
+
 def test_what_finished_work_depends_on_cannot_change(config, tmp_path):
     text = CONFIG.replace("seed: 11", "seed: 12")
     other = config.with_name("other.yaml")

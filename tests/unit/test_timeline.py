@@ -165,7 +165,8 @@ def test_utilisation_is_against_the_slots_that_drivers_noted(made: Made) -> None
 
 def test_without_slots_workers_are_the_most_tasks_at_once(made: Made) -> None:
     for place in range(3):  # one after the other without a pause: instants are cut to 1 ms
-        made.task("label", 10.0 + 1.0005 * place, 1.0009)
+        made.task("label", 10.0 + 1.0005 * place, 1.0004)
+    assert made.rows()[0]["workers"] == 1.0
     made.task("train", 30.0, 5.0)
     made.task("train", 34.0, 5.0)
     (row, *_) = made.rows()
