@@ -296,6 +296,12 @@ def test_the_second_half_begins_where_it_is_put_right(model, start, surface, mon
     assert gaps[1:4].max() < 1e-7  # orientation by half the length
     assert gaps[[0, 4]].min() > 1e-4
     assert torch.equal(run.taken != 0, torch.tensor([True, False, False, False, True]).expand(4, 5))
+    # What is noted is the change without any correction, in the middle or at the end.
+    left = total_energy(surface, model.masses, run.positions[:, 0], run.velocities[:, 0]) - targets
+    settings = PropagationSettings(rule="shell", checks_inside=0)
+    whole = propagate(model, *start, Regular(10.0, 10.0), surface=surface, settings=settings)
+    noted = torch.stack([course.errors[0] for course in whole.courses])
+    assert (noted - run.taken[:, 0] - left).abs().max() < 1e-6
     # A middle that there is not: nothing comes after it.
     finite = reversible._finite
     calls = []
@@ -344,6 +350,9 @@ def test_beyond_the_limit_the_best_network_is_asked(model, start, surface):
     run = propagate(model, *one, Regular(10.0, 5.0), surface=surface, settings=settings)
     assert run.courses[0].members.tolist() == [int(who[row])]
     assert float(run.courses[0].errors.abs()) == pytest.approx(float(best[row]), rel=1e-3)
+    saved = dataclasses.replace(settings, rescue=True)
+    again = propagate(model, *one, Regular(10.0, 5.0), surface=surface, settings=saved)
+    assert again.courses[0].members.tolist() == [DYNAMICS]
     inside = both[1][0][who[row], row, 0]
     assert (run.positions[0, 1] - inside).abs().max() < 1e-8
     settings = dataclasses.replace(settings, limit=float(best[row]) * 0.99)
@@ -422,7 +431,7 @@ def test_what_cannot_be_done_is_run_as_ordinary_dynamics(model, start, surface):
     assert (first.forces - FIELD.forces(first.positions)).abs().max() < 1e-12
 
 
-def test_with_a_rescue_less_is_believed_and_no_single_network_asked(model, start, surface):
+def test_with_a_rescue_less_is_believed(model, start, surface):
     """The limit lies below the change of energy of one replica's segment and above another's."""
     free = PropagationSettings(rule="shell")
     run = propagate(model, *start, Regular(10.0, 5.0), surface=surface, settings=free)
