@@ -288,11 +288,18 @@ def test_the_timeline_has_every_task_and_its_share_of_the_workers(page, ask):
     assert "Time of all workers, 1 (most at once)" in page.text
 
 
+_ALLOOP = (
+    "import signal; from alloop.cli.main import main;"
+    # A shell that runs the tests in its background has them, and all below, ignore it.
+    "signal.signal(signal.SIGINT, signal.default_int_handler); main()"
+)
+
+
 class Watching:
     """A real ``alloop status --watch`` of a campaign that this process drives."""
 
     def __init__(self, folder: Path, **more: object) -> None:
-        words = [sys.executable, "-m", "alloop", "status", "--watch", "0.2", "-c", str(folder)]
+        words = [sys.executable, "-c", _ALLOOP, "status", "--watch", "0.2", "-c", str(folder)]
         self.process = subprocess.Popen(words, text=True, stderr=subprocess.STDOUT, **more)
 
     def __enter__(self) -> subprocess.Popen[str]:

@@ -345,8 +345,8 @@ def campaign(tmp_path, folder) -> Path:
     with engine.begin() as connection:
         rows = Rows(connection)
         rows.artifact(40, "trajectory", ".h5", 6, digests[0])
-        rows.task(13, "fit_spacetime", 1)
-        rows.artifact(41, "spacetime_model", ".pt", 13, digests[1])
+        rows.task(33, "fit_spacetime", 1)
+        rows.artifact(41, "spacetime_model", ".pt", 33, digests[1])
         rows.add(
             SpacetimeModel,
             {
@@ -355,7 +355,7 @@ def campaign(tmp_path, folder) -> Path:
                 "system_id": 1,
                 "committee_id": 2,
                 "generation_id": 2,
-                "task_id": 13,
+                "task_id": 33,
                 "cutoff": 5.0,
                 "seed": 6,
                 "metrics": {"test": {"ensemble": {"bond": 0.003}}},
