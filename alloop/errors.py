@@ -18,6 +18,7 @@ AlloopError
 │   └── LedgerBusyError            another driver holds the campaign
 ├── SiteError(ValueError)          a site file cannot be used
 ├── CampaignError(RuntimeError)    the campaign cannot go on; says why and what to do
+├── OutOfTime(RuntimeError)        work was laid down because its block ends; it can go on later
 └── TaskError(RuntimeError)        a foreign exception, made safe for the wire
 
 Each class passes all of its arguments to ``Exception.__init__``: results cross process borders by
@@ -116,6 +117,20 @@ class SiteError(AlloopError, ValueError):
 
 class CampaignError(AlloopError, RuntimeError):
     """The campaign cannot go on."""
+
+
+class OutOfTime(AlloopError, RuntimeError):  # noqa: N818  not an error: work goes on elsewhere
+    """Work was laid down before the end of its block; another worker takes it up.
+
+    ``advanced`` says whether something was done that the next one need not do again.
+    """
+
+    def __init__(self, reason: str, advanced: bool) -> None:
+        super().__init__(reason, advanced)
+        self.reason, self.advanced = reason, advanced
+
+    def __str__(self) -> str:
+        return f"{self.reason} (advanced: {self.advanced})"
 
 
 class TaskError(AlloopError, RuntimeError):

@@ -92,7 +92,7 @@ CREATE TABLE task (
     host VARCHAR, -- host of the worker
     environment_id INTEGER, -- software it ran with
     error_class VARCHAR, -- class of the last error
-    error_text VARCHAR, -- text of the last error
+    error_text VARCHAR, hand_backs INTEGER DEFAULT 0 NOT NULL, earlier_seconds DOUBLE DEFAULT 0.0 NOT NULL, pool VARCHAR, job VARCHAR, peak_memory DOUBLE, -- text of the last error
     CONSTRAINT pk_task PRIMARY KEY (task_id),
     CONSTRAINT ck_task_status CHECK (status IN ('pending', 'running', 'done', 'failed')),
     CONSTRAINT uq_task_key UNIQUE ("key"),

@@ -55,6 +55,14 @@ class Moment:
 Observer = Callable[[Moment], None]
 
 
+@dataclass(frozen=True, slots=True)
+class _Flight:
+    """A task in the executor's hands, and what it had got done when it was given there."""
+
+    claim: Claim
+    parts: tuple[tuple[str, int, int], ...]
+
+
 class Driver:
     """One run of the loop on an open ledger."""
 
@@ -71,7 +79,8 @@ class Driver:
         self._config, self._directory, self._store = config, directory, store
         self._executor, self._epoch = executor, epoch
         self._check_lock, self._observe = check_lock, observe
-        self._flying: dict[str, Claim] = {}
+        self._flying: dict[str, _Flight] = {}
+        self._resting: list[tuple[float, Claim]] = []  # handed back, and when to send them again
         self._stop: str | None = None
         self._undecided = 0  # tasks ended since the last plan that may call for another
         self._pending = True  # whether the ledger may hold tasks that can be submitted
@@ -83,7 +92,8 @@ class Driver:
             try:
                 return self._loop()
             finally:
-                self._store.tasks.requeue(list(self._flying))
+                resting = [claim.key for _, claim in self._resting]
+                self._store.tasks.requeue([*self._flying, *resting])
                 self._store.spend(time.monotonic() - self._booked)
 
     def _loop(self) -> Verdict:
@@ -161,18 +171,25 @@ class Driver:
     # -- tasks in flight -------------------------------------------------------------------------
 
     def _submit(self) -> None:
-        room = 2 * self._executor.slots - len(self._flying)
-        if not self._pending or room <= 0:
-            return
-        claims = self._store.tasks.claim(room, self._epoch)
-        self._pending = len(claims) == room
-        for claim in claims:
-            self._flying[claim.key] = claim
+        now = time.monotonic()
+        rested = [claim for until, claim in self._resting if until <= now]
+        self._resting = [(until, claim) for until, claim in self._resting if until > now]
+        room = 2 * self._executor.slots - len(self._flying) - len(rested)
+        if self._pending and room > 0:
+            claims = self._store.tasks.claim(room, self._epoch)
+            self._pending = len(claims) == room
+            rested += claims
+        for claim in rested:
+            parts = Workspace(self._directory, claim.key).state_of_parts()
+            self._flying[claim.key] = _Flight(claim, parts)
             self._executor.submit(claim.kind, claim.spec, claim.key)
 
     def _settle(self, outcome: Outcome) -> None:
-        claim = self._flying.pop(outcome.key, None)
-        self._undecided += outcome.status != "done" or self._may_follow(claim)
+        flight = self._flying.pop(outcome.key, None)
+        if flight is not None and outcome.status == "handed_back":
+            self._take_back(flight.claim, outcome)
+            return
+        self._undecided += outcome.status != "done" or self._may_follow(flight)
         if "No space left on device" in outcome.reason:
             self._store.tasks.requeue([outcome.key])
             raise CampaignError(
@@ -182,13 +199,33 @@ class Driver:
         self._pending |= outcome.status != "done"  # it may get another try
         if outcome.status == "lost" or not settle(self._store, self._directory, outcome.key):
             self._pending = True
-            self._store.tasks.lose(outcome.key, outcome.reason or "its result file is missing")
+            reason = outcome.reason or "its result file is missing"
+            self._store.tasks.lose(outcome.key, reason, advanced=self._has_advanced(flight))
 
-    def _may_follow(self, claim: Claim | None) -> bool:
+    def _take_back(self, claim: Claim, outcome: Outcome) -> None:
+        """Keep a task whose block ends until that has ended: it must not go there again."""
+        status = self._store.tasks.hand_back(
+            claim.key, outcome.reason, advanced=outcome.advanced, seconds=outcome.seconds
+        )
+        if status == "running":
+            self._resting.append((time.monotonic() + outcome.wait, claim))
+        else:
+            self._undecided += 1
+
+    def _has_advanced(self, flight: _Flight | None) -> bool:
+        """Return whether a task that was lost has left more than it had found."""
+        if flight is None:
+            return False
+        parts = Workspace(self._directory, flight.claim.key).state_of_parts()
+        return bool(parts) and parts != flight.parts
+
+    def _may_follow(self, flight: _Flight | None) -> bool:
         """Return whether the planner can have an answer to the end of a task."""
-        if claim is None or claim.kind not in TOGETHER:
+        if flight is None or flight.claim.kind not in TOGETHER:
             return True
-        return all(other.kind != claim.kind for other in self._flying.values())
+        flying = [other.claim for other in self._flying.values()]
+        resting = [claim for _, claim in self._resting]
+        return all(other.kind != flight.claim.kind for other in flying + resting)
 
     def _executor_failure(self) -> str | None:
         if time.monotonic() - self._checked < CHECK:
@@ -206,8 +243,8 @@ class Driver:
         outbox = self._directory / "outbox"
         names = {path.name for path in outbox.iterdir()} if outbox.is_dir() else set()
         running = tuple(
-            (claim, _progress(Workspace(self._directory, key), names))
-            for key, claim in self._flying.items()
+            (flight.claim, _progress(Workspace(self._directory, key), names))
+            for key, flight in self._flying.items()
         )
         self._observe(Moment(step.stage, self._store.state(), running, now - self._began))
 

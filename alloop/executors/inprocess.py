@@ -33,7 +33,7 @@ class InProcessExecutor:
             report = boundary.run(kind, spec, str(self._directory), key)
         except TaskError as error:
             return [Outcome(key, "lost", str(error))]
-        return [Outcome(key, report["status"], report.get("error_text", ""))]
+        return [Outcome.of(report)]
 
     def failure(self) -> str | None:
         """Return None: a process can always run its own functions."""

@@ -6,7 +6,6 @@ import contextlib
 import queue
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,7 +65,9 @@ class LocalExecutor:
         number = self._submissions
         self._flying[key] = _Flight(number, kind, spec)
         future = self._pool.submit(kind, spec, key)
-        future.add_done_callback(lambda done: self._ended.put((number, _outcome(key, done))))
+        future.add_done_callback(
+            lambda done: self._ended.put((number, Outcome.of_future(key, done)))
+        )
 
     def wait(self, timeout: float) -> list[Outcome]:
         """Return what has ended; wait up to ``timeout`` seconds for the first."""
@@ -144,11 +145,3 @@ class LocalExecutor:
         for key in former.keys() - taken:
             self.submit(former[key].kind, former[key].spec, key)
         return [Outcome(key, "lost", trouble) for key in taken]
-
-
-def _outcome(key: str, future: Future[Any]) -> Outcome:
-    error = future.exception()
-    if error is None:
-        report = future.result()
-        return Outcome(key, report["status"], report.get("error_text", ""))
-    return Outcome(key, "lost", f"{type(error).__name__}: {error}")

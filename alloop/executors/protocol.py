@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,14 +15,41 @@ class Outcome:
     ----------
     key : the task's key.
     status : "done" (the result lies in the outbox), "failed" (the task itself failed; its report
-        lies in the outbox), or "lost" (worker, node or wire failed; nothing is known).
+        lies in the outbox), "handed_back" (its block ends; another worker takes it up) or "lost"
+        (worker, node or wire failed; nothing is known).
     reason : why, in words; empty when done.
+    seconds : how long it ran.
+    advanced : whether a task that was handed back has got any further.
+    wait : seconds after which a task that was handed back may be sent again.
 
     """
 
     key: str
     status: str
     reason: str = ""
+    seconds: float = 0.0
+    advanced: bool = False
+    wait: float = 0.0
+
+    @classmethod
+    def of(cls, report: dict[str, Any]) -> Outcome:
+        """Return the outcome that a worker has reported."""
+        return cls(
+            report["key"],
+            report["status"],
+            report.get("error_text", ""),
+            report.get("seconds", 0.0),
+            report.get("advanced", False),
+            report.get("wait", 0.0),
+        )
+
+    @classmethod
+    def of_future(cls, key: str, future: Future[Any]) -> Outcome:
+        """Return the outcome of a task that Parsl has ended, one way or the other."""
+        error = future.exception()
+        if error is None:
+            return cls.of(future.result())
+        return cls(key, "lost", f"{type(error).__name__}: {' '.join(str(error).split())}")
 
 
 class Executor(Protocol):

@@ -23,7 +23,9 @@ from alloop_db.sessions import record_event, transaction
 MAX_TRIES = 2
 """How often a task other than a label may fail before it counts as failed."""
 MAX_LOSSES = 5
-"""How often a task may be lost with its worker before it counts as failed."""
+"""How often in a row a task may be lost with its worker, or find no time to begin, without having
+got any further, before it counts as failed.
+"""
 MAX_SHARED_LOSSES = 2
 """The same for a task of several labels, which are then made one by one."""
 
@@ -148,22 +150,36 @@ class TaskQueue:
                 _release_labels(session, task)
             return task.status
 
-    def lose(self, key: str, reason: str) -> str:
-        """Note that a task was lost with its worker; return its new status, pending or failed."""
+    def lose(self, key: str, reason: str, *, advanced: bool = False) -> str:
+        """Note that a task was lost with its worker; return its new status, pending or failed.
+
+        ``advanced`` says whether it has left parts that the next attempt goes on from.
+        """
         with transaction(self._engine) as session:
             task = _task(session, key)
-            if task.status not in ("pending", "running"):
-                return task.status
-            task.losses += 1
-            shared = task.kind == "label" and len(task.spec["frames"]) > 1
-            limit = MAX_SHARED_LOSSES if shared else MAX_LOSSES
-            task.status = "pending" if task.losses < limit else "failed"
-            task.error_class, task.error_text = "Lost", reason
-            record_event(
-                session, "loss", f"{task.kind} {key[:12]}: {reason}", {"losses": task.losses}
-            )
-            if task.status == "failed" and task.kind == "label":
-                _release_labels(session, task)
+            if task.status in ("pending", "running"):
+                _set_back(session, task, "Lost", reason, advanced=advanced)
+                text = f"{task.kind} {key[:12]}: {reason}"
+                record_event(session, "loss", text, {"losses": task.losses})
+            return task.status
+
+    def hand_back(self, key: str, reason: str, *, advanced: bool, seconds: float) -> str:
+        """Note that a task was laid down because its block ends; return its new status.
+
+        It stays running, in the driver's hands, or has failed: nothing has got it any further,
+        again and again. ``seconds`` is how long this attempt took.
+        """
+        with transaction(self._engine) as session:
+            task = _task(session, key)
+            if task.status in ("pending", "running"):
+                _set_back(session, task, "OutOfTime", reason, advanced=advanced)
+                if task.status == "pending":
+                    task.status = "running"
+                task.hand_backs += 1
+                task.earlier_seconds += seconds
+                text = f"{task.kind} {key[:12]}: {reason}"
+                details = {"hand_backs": task.hand_backs, "advanced": advanced}
+                record_event(session, "handed_back", text, details)
             return task.status
 
     def requeue(self, keys: Sequence[str]) -> int:
@@ -225,11 +241,27 @@ def _task(session: Session, key: str) -> t.Task:
     return task
 
 
+def _set_back(
+    session: Session, task: t.Task, error_class: str, reason: str, *, advanced: bool
+) -> None:
+    """Make a task pending again, or failed when it has got no further too often."""
+    task.losses = 0 if advanced else task.losses + 1
+    shared = task.kind == "label" and len(task.spec["frames"]) > 1
+    limit = MAX_SHARED_LOSSES if shared else MAX_LOSSES
+    task.status = "pending" if task.losses < limit else "failed"
+    task.error_class, task.error_text = error_class, reason
+    if task.status == "failed" and task.kind == "label":
+        _release_labels(session, task)
+
+
 def _finish(task: t.Task, envelope: dict[str, Any], environment_id: int) -> None:
     task.status = envelope["status"]
     task.started_at, task.finished_at = envelope["started_at"], t.now()
     task.seconds, task.cpu_seconds = envelope["seconds"], envelope["cpu_seconds"]
     task.host, task.environment_id = envelope["environment"]["host"], environment_id
+    task.pool, task.job, task.peak_memory = (
+        envelope.get(name) for name in ("pool", "job", "peak_memory")
+    )
     task.error_class = envelope.get("error_class")
     task.error_text = envelope.get("error_text")
 

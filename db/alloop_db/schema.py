@@ -206,7 +206,16 @@ class Task(Base):
     priority: Mapped[int] = _column("lower goes first")
     status: Mapped[str] = _column("pending, running, done or failed")
     tries: Mapped[int] = _column("attempts that ended in a failure of the task itself")
-    losses: Mapped[int] = _column("attempts lost with their worker, node or driver")
+    losses: Mapped[int] = _column(
+        "attempts in a row that got no further: lost with their worker, or out of time"
+    )
+    hand_backs: Mapped[int] = _column(
+        "how often it was laid down because its block ended, to go on elsewhere",
+        server_default=text("0"),
+    )
+    earlier_seconds: Mapped[float] = _column(
+        "wall time of the attempts that laid it down, s", server_default=text("0.0")
+    )
     epoch: Mapped[int | None] = _column("the driver that last submitted it")
     created_at: Mapped[str] = _column("instant of the intent")
     submitted_at: Mapped[str | None] = _column("instant of the last submission")
@@ -215,6 +224,9 @@ class Task(Base):
     seconds: Mapped[float | None] = _column("wall time on the worker, s")
     cpu_seconds: Mapped[float | None] = _column("processor time on the worker, s")
     host: Mapped[str | None] = _column("host of the worker")
+    pool: Mapped[str | None] = _column("pool of the worker, where the site has pools")
+    job: Mapped[str | None] = _column("job of the batch system that the worker was part of")
+    peak_memory: Mapped[float | None] = _column("most memory the worker used at a time, MB")
     environment_id: Mapped[int | None] = _reference("environment", "software it ran with")
     error_class: Mapped[str | None] = _column("class of the last error")
     error_text: Mapped[str | None] = _column("text of the last error")

@@ -19,7 +19,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from alloop.errors import AlloopError, TaskError
+from alloop.errors import AlloopError, OutOfTime, TaskError
+from alloop_tasks import deadlines
 from alloop_tasks.environment import environment
 from alloop_tasks.workspace import Workspace, read_json, write_json
 
@@ -27,29 +28,36 @@ KINDS = (
     "prepare", "explore", "select", "promote", "label", "train", "transfer", "score", "evaluate",
     "fit_spacetime", "probe_spacetime",
 )  # fmt: skip
+RESUMED = ("label", "explore", "train", "transfer", "fit_spacetime")
+"""Kinds that lay themselves down in time; the others are only begun where they can end."""
+ON_THE_WIRE = ("key", "status", "seconds", "error_class", "error_text", "advanced", "wait")
 LONGEST_TEXT = 2_000
 LONGEST_TRACE = 20_000
 
 
-def run(kind: str, spec: dict[str, Any], directory: str, key: str) -> dict[str, Any]:
+def run(
+    kind: str, spec: dict[str, Any], directory: str, key: str, expected: float | None = None
+) -> dict[str, Any]:
     """Run one task and leave its result in the outbox; safe to repeat.
 
-    Returns ``{"key", "status"}``: "done", or "failed" with "error_class" and "error_text" when
-    the task itself failed. Raises TaskError when not even that could be written.
+    ``expected`` is how long its like took, or one label of it, s. Returns ``{"key", "status",
+    "seconds"}``: "done"; "failed" with "error_class" and "error_text" when the task itself
+    failed; or "handed_back" with "error_text", "advanced" and "wait" when it was laid down because
+    its block ends, in "wait" seconds. Raises TaskError when not even that could be written.
     """
-    workspace = Workspace(Path(directory), key)
+    workspace = Workspace(Path(directory), key, expected=expected)
     try:
         finished = read_json(workspace.result_path)
         if finished is not None and finished["status"] == "done":
-            return {"key": key, "status": "done"}
+            return {"key": key, "status": "done", "seconds": finished["seconds"]}
         with _taken(workspace):
             envelope = _carry_out(kind, spec, workspace)
-            _deliver(workspace, envelope)
+            if envelope["status"] != "handed_back":
+                _deliver(workspace, envelope)
     except OSError as error:
         text = f"{type(error).__name__}: {error}"
         raise TaskError(f"{kind} {key[:12]}", text, traceback.format_exc()) from None
-    keys = ("key", "status", "error_class", "error_text")
-    return {name: envelope[name] for name in keys if name in envelope}
+    return {name: envelope[name] for name in ON_THE_WIRE if name in envelope}
 
 
 @contextmanager
@@ -67,7 +75,13 @@ def _carry_out(kind: str, spec: dict[str, Any], workspace: Workspace) -> dict[st
     started_at, started, cpu = _now(), time.perf_counter(), _cpu_seconds()
     outcome: dict[str, Any]
     try:
+        if kind not in RESUMED:
+            deadlines.require(workspace.expected, kind)
         outcome = {"status": "done", "result": _function(kind)(spec, workspace)}
+    except OutOfTime as end:
+        left = max(0.0, deadlines.seconds_left() + deadlines.RESERVE_S)
+        outcome = {"status": "handed_back", "error_text": end.reason}
+        outcome |= {"advanced": end.advanced, "wait": left}
     except (Exception, SystemExit) as error:
         outcome = _failed(error)
     return outcome | {

@@ -32,12 +32,15 @@ class Workspace:
     directory : the campaign directory.
     key : the task's key; names its files in the outbox.
     made : what the task has added to the store, for the driver to record.
+    expected : how long one indivisible piece of such work took so far, s: a label of a label task,
+        all of a task that cannot be laid down; None where nobody knows.
 
     """
 
     directory: Path
     key: str
     made: list[dict[str, Any]] = field(default_factory=list)
+    expected: float | None = None
     _last_progress: float = 0.0
 
     @property
@@ -54,6 +57,14 @@ class Workspace:
     def parts(self) -> Path:
         """Where finished parts of an unfinished task lie."""
         return self.directory / "outbox" / f"{self.key}.parts"
+
+    def state_of_parts(self) -> tuple[tuple[str, int, int], ...]:
+        """Return what tells whether an unfinished task has got any further: names, times, sizes."""
+        try:
+            found = [(path.name, path.stat()) for path in self.parts.iterdir()]
+        except OSError:  # there are none, or one has just been replaced
+            return ()
+        return tuple(sorted((name, stat.st_mtime_ns, stat.st_size) for name, stat in found))
 
     @property
     def progress_path(self) -> Path:

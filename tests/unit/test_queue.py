@@ -145,3 +145,56 @@ def test_what_a_dead_driver_had_submitted_goes_back_without_blame(store):
     with transaction(store.engine) as session:
         (task,) = session.scalars(select(t.Task))
         assert (task.status, task.tries, task.losses) == ("pending", 0, 0)
+
+
+def hand_back(store: Store, key: str, *, advanced: bool) -> str:
+    return store.tasks.hand_back(key, "its block ends", advanced=advanced, seconds=60.0)
+
+
+def row(store: Store, key: str) -> t.Task:
+    with transaction(store.engine) as session:
+        found = session.scalar(select(t.Task).where(t.Task.key == key))
+        session.expunge_all()
+        return found
+
+
+def test_a_task_that_gets_further_may_be_handed_back_as_often_as_it_likes(store):
+    ask(store, "long", (1,))
+
+    for _ in range(3 * MAX_LOSSES):
+        assert hand_back(store, "long", advanced=True) == "running"
+
+    task = row(store, "long")
+    assert (task.hand_backs, task.losses) == (3 * MAX_LOSSES, 0)
+    assert task.earlier_seconds == pytest.approx(60.0 * 3 * MAX_LOSSES)
+    assert store.tasks.claim(5, 1) == []  # it stays in the driver's hands
+    with transaction(store.engine) as session:
+        assert session.scalar(select(t.Event.kind).limit(1)) == "handed_back"
+
+
+def test_a_task_that_never_finds_time_to_begin_fails_and_says_why(store):
+    ask(store, "own", (1,))
+
+    said = [hand_back(store, "own", advanced=False) for _ in range(MAX_LOSSES)]
+
+    assert said == ["running"] * (MAX_LOSSES - 1) + ["failed"]
+    assert row(store, "own").error_text == "its block ends"
+    assert labels(store)[0].status == "failed"
+
+
+def test_losses_count_only_while_nothing_gets_further(store):
+    ask(store, "own", (1,))
+
+    lose(store, "own", MAX_LOSSES - 1)
+    assert store.tasks.lose("own", "WorkerLost", advanced=True) == "pending"
+    store.tasks.claim(5, 1)
+
+    assert lose(store, "own", MAX_LOSSES)[-2:] == ["pending", "failed"]
+
+
+def test_what_ended_long_ago_cannot_be_handed_back(store):
+    ask(store, "one", (1, 2))
+    store.tasks.commit(envelope("one", labels=[done(0), done(1)]))
+
+    assert hand_back(store, "one", advanced=False) == "done"
+    assert row(store, "one").hand_backs == 0

@@ -142,7 +142,7 @@ class ClusterPool:
             future.add_done_callback(partial(self._note, self._handed_over, flight.key))
 
     def _note(self, number: int, key: str, done: Future[Any]) -> None:
-        self.ended.put((number, _outcome(key, done)))
+        self.ended.put((number, Outcome.of_future(key, done)))
 
     def _trouble(self) -> Trouble | None:
         if self._life is None:
@@ -191,12 +191,3 @@ class ClusterPool:
 
 def _begun(directory: Path, key: str) -> bool:
     return Workspace(directory, key).running_path.exists()
-
-
-def _outcome(key: str, future: Future[Any]) -> Outcome:
-    error = future.exception()
-    if error is None:
-        report = future.result()
-        return Outcome(key, report["status"], report.get("error_text", ""))
-    words = " ".join(str(error).split())
-    return Outcome(key, "lost", f"{type(error).__name__}: {words}")
