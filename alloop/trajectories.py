@@ -86,7 +86,7 @@ class About:
     temperature : K, of the thermostat or of the sampling of the start.
     friction : 1/fs; None without a thermostat.
     seed : of the replica's own noise.
-    ended : "completed", "deadline" or the reason code of the health check that stopped it.
+    ended : "completed" or the reason code of the health check that stopped it.
     ended_step : the last step that was taken.
     tags : whatever the caller wants to remember, such as system, level of theory, committee.
 

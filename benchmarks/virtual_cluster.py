@@ -9,14 +9,14 @@ from __future__ import annotations
 import heapq
 import json
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from alloop.executors.protocol import Outcome
+from alloop.executors.protocol import Condition, Outcome, Work
 from alloop_tasks.workspace import Workspace
 from benchmarks.made_up import Result, envelope, result
 
@@ -77,8 +77,8 @@ class Charge:
     """What the driver's own work takes on the virtual clock, s."""
 
     task: float = 0.006
-    label: float = 0.001
-    frame: float = 0.002
+    label: float = 0.0005
+    frame: float = 0.0005
 
     def of(self, made: Result) -> float:
         """Return the time that the driver needs to commit a result and to go on."""
@@ -151,12 +151,23 @@ class VirtualCluster:
 
     # -- as the driver sees it -------------------------------------------------------------------
 
-    def submit(self, kind: str, spec: dict[str, Any], key: str) -> None:
+    def submit(
+        self,
+        kind: str,
+        spec: dict[str, Any],
+        key: str,
+        losses: int = 0,  # noqa: ARG002  all workers have the same memory
+    ) -> None:
         """Take one task."""
         self.tally.submitted[kind] += 1
         self._queue.append(_Task(kind, spec, key))
         in_flight = len(self._queue) + len(self._running)
         self.tally.most_in_flight = max(self.tally.most_in_flight, in_flight)
+
+    def room(self, work: Collection[Work]) -> dict[frozenset[Work], int]:
+        """Return that all workers take any work: each has one task waiting behind its own."""
+        answered = sum(self.tally.ended.values()) - len(self._ended)
+        return {frozenset(work): 2 * self.slots - (sum(self.tally.submitted.values()) - answered)}
 
     def wait(self, timeout: float) -> list[Outcome]:
         """Let the driver's own time pass, then go on to the first task that ends.
@@ -181,6 +192,10 @@ class VirtualCluster:
     def failure(self) -> str | None:
         """Return None: there is always another block."""
         return None
+
+    def conditions(self) -> dict[str, Condition]:
+        """Return nothing: its workers are all alike."""
+        return {}
 
     def close(self) -> None:
         """Do nothing: there are no processes."""

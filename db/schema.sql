@@ -526,8 +526,6 @@ CREATE TABLE mode_score (
     CONSTRAINT fk_mode_score_task_id FOREIGN KEY(task_id) REFERENCES task (task_id)
 );
 
-CREATE INDEX ix_task_generation ON task (generation);
-
 CREATE INDEX ix_task_status_priority ON task (status, priority);
 
 CREATE INDEX ix_snapshot_generation_id ON snapshot (generation_id);
@@ -554,8 +552,6 @@ CREATE INDEX ix_label_generation_id_status ON label (generation_id, status);
 
 CREATE INDEX ix_label_status_task_id ON label (status, task_id);
 
-CREATE INDEX ix_label_level_of_theory_id_status ON label (level_of_theory_id, status);
-
 CREATE INDEX ix_label_attempt_error_class ON label_attempt (error_class);
 
 CREATE UNIQUE INDEX uq_label_attempt_done ON label_attempt (label_id) WHERE status = 'done';
@@ -570,6 +566,13 @@ CREATE INDEX ix_decision_generation_id ON decision (generation_id);
 CREATE INDEX ix_model_artifact_id ON model (artifact_id);
 
 CREATE INDEX ix_model_generation_id ON model (generation_id);
+
+CREATE INDEX ix_task_status_kind_priority ON task (status, kind, priority);
+
+CREATE INDEX ix_task_generation_kind ON task (generation, kind);
+
+CREATE INDEX ix_label_level_of_theory_id_status_task_id
+ON label (level_of_theory_id, status, task_id);
 
 CREATE TRIGGER snapshot_sealed_update BEFORE UPDATE ON snapshot
 WHEN OLD.sealed_at IS NOT NULL

@@ -41,6 +41,19 @@ def reference(positions: Any, stiffer: float = 0.0) -> tuple[float, Any]:
     return OFFSET + 0.5 * spring * float((displacement**2).sum()), -spring * displacement
 
 
+def frame_row(number: int) -> t.FrameRow:
+    """Return a frame of generation 0, told apart from others by its number."""
+    return t.FrameRow(
+        key=f"{number:064x}",
+        system_id=1,
+        generation_id=1,
+        source="wigner",
+        split="train",
+        n_atoms=3,
+        positions=floats_to_blob(REST + number),
+    )
+
+
 class Rows:
     """Adds rows, with everything that a test does not care about filled in."""
 

@@ -67,11 +67,15 @@ def _promote(state: CampaignState, config: Campaign) -> Plan | None:
 
 
 def _nothing_promoted(state: CampaignState) -> Plan | None:
-    """End a campaign whose tier has no label and can get none."""
+    """End a campaign whose tier has no label and can get none: a turn promotes only once."""
     promotion, tier = state.generation.promotion, state.generation.tier
     if promotion is None or promotion.n_promoted or state.tiers[tier].done:
         return None
-    text = f"stalled: no frame can be promoted to tier {tier!r}: raise its budget"
+    text = (
+        f"stalled: no frame could be promoted to tier {tier!r}, and no change of the config lets it"
+        " choose again: begin again in another campaign.directory, with more labels in the tier"
+        f" below and a larger budget of {tier!r}"
+    )
     return Plan("promote", action=Finish(Verdict("stalled", text)))
 
 

@@ -7,22 +7,26 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from alloop.campaign import ladder
 from alloop.campaign.actions import Finish, FormCommittee, OpenGeneration, Plan, Seal
+from alloop.campaign.clocks import Clocks
 from alloop.campaign.plan import plan
+from alloop.campaign.pool_log import PoolLog
 from alloop.campaign.prospective import prospective
 from alloop.campaign.verdict import Verdict
 from alloop.config.model import Campaign
 from alloop.errors import CampaignError
-from alloop.executors.protocol import Executor, Outcome
+from alloop.executors.protocol import Executor, Outcome, Work
 from alloop_db.queue import Claim
 from alloop_db.state import CampaignState
 from alloop_db.store import Store
+from alloop_tasks.boundary import KINDS
+from alloop_tasks.full_disk import has_room
 from alloop_tasks.workspace import Workspace, read_json
 
 PAUSE = "pause"
@@ -81,9 +85,17 @@ class Driver:
         self._check_lock, self._observe = check_lock, observe
         self._flying: dict[str, _Flight] = {}
         self._resting: list[tuple[float, Claim]] = []  # handed back, and when to send them again
+        self._clocks = Clocks()
+        self._sent: dict[str, float] = {}  # when a task was first submitted: its result may be old
+        self._pools = PoolLog(store, executor)
         self._stop: str | None = None
         self._undecided = 0  # tasks ended since the last plan that may call for another
-        self._pending = True  # whether the ledger may hold tasks that can be submitted
+        tiers = [tier.id for tier in config.tiers]
+        self._work = frozenset[Work](
+            [("label", tier) for tier in tiers]
+            + [(kind, None) for kind in KINDS if kind != "label"]
+        )
+        self._pending = self._work  # of what the ledger may hold tasks that can be submitted
         self._began = self._booked = self._checked = time.monotonic()
 
     def run(self) -> Verdict:
@@ -134,7 +146,8 @@ class Driver:
             step = plan(state, self._config, self._executor.slots, elapsed)
             if step.action is None:
                 added = self._store.tasks.add(step.tasks)
-                self._pending |= added > 0
+                if added:
+                    self._pending = self._work
                 # The planner sees a window of the labels: with many workers it takes several.
                 full = state.open_label_tasks + added >= 2 * self._executor.slots
                 if not added or (step.stage == "label" and full):
@@ -174,15 +187,30 @@ class Driver:
         now = time.monotonic()
         rested = [claim for until, claim in self._resting if until <= now]
         self._resting = [(until, claim) for until, claim in self._resting if until > now]
-        room = 2 * self._executor.slots - len(self._flying) - len(rested)
-        if self._pending and room > 0:
-            claims = self._store.tasks.claim(room, self._epoch)
-            self._pending = len(claims) == room
-            rested += claims
-        for claim in rested:
+        self._send(rested)
+        if not self._pending:
+            return
+        for work, room in self._executor.room(self._work).items():
+            if room > 0 and work & self._pending:
+                claims = self._store.tasks.claim(room, self._epoch, self._named(work))
+                if len(claims) < room:
+                    self._pending -= work
+                self._send(claims)
+
+    def _named(self, work: frozenset[Work]) -> dict[str, set[str] | None] | None:
+        """Return work as the ledger wants it: kinds with their tiers, None for all there is."""
+        if work == self._work:
+            return None
+        tiers = {tier for _, tier in work if tier is not None}
+        every = {tier for _, tier in self._work if tier is not None}
+        return {kind: tiers if tier and tiers != every else None for kind, tier in work}
+
+    def _send(self, claims: list[Claim]) -> None:
+        for claim in claims:
             parts = Workspace(self._directory, claim.key).state_of_parts()
             self._flying[claim.key] = _Flight(claim, parts)
-            self._executor.submit(claim.kind, claim.spec, claim.key)
+            self._sent.setdefault(claim.key, time.time())
+            self._executor.submit(claim.kind, claim.spec, claim.key, claim.losses)
 
     def _settle(self, outcome: Outcome) -> None:
         flight = self._flying.pop(outcome.key, None)
@@ -190,17 +218,44 @@ class Driver:
             self._take_back(flight.claim, outcome)
             return
         self._undecided += outcome.status != "done" or self._may_follow(flight)
-        if "No space left on device" in outcome.reason:
-            self._store.tasks.requeue([outcome.key])
-            raise CampaignError(
-                f"{self._directory}: the disk is full ({outcome.reason}); nothing that was"
-                " finished is lost: make room and start again"
-            )
-        self._pending |= outcome.status != "done"  # it may get another try
-        if outcome.status == "lost" or not settle(self._store, self._directory, outcome.key):
-            self._pending = True
+        if outcome.status == "full":
+            self._check_room(outcome)
+            outcome = replace(outcome, status="lost", reason=f"full scratch: {outcome.reason}")
+        if outcome.status != "done":
+            self._pending = self._work  # it may get another try
+        if outcome.status == "lost" or not settle(
+            self._store, self._directory, outcome.key, self._set_clock
+        ):
+            self._pending = self._work
             reason = outcome.reason or "its result file is missing"
-            self._store.tasks.lose(outcome.key, reason, advanced=self._has_advanced(flight))
+            self._store.tasks.lose(
+                outcome.key,
+                reason,
+                advanced=self._has_advanced(flight),
+                pool=outcome.pool,
+                host=outcome.host,
+            )
+
+    def _set_clock(self, envelope: dict[str, Any]) -> None:
+        """Put right when a task began, and tell of a node whose clock is wrong."""
+        sent = self._sent.pop(envelope["key"], None)
+        ahead = None if sent is None else self._clocks.correct(envelope, sent, time.time())
+        if ahead is not None:
+            host, side = envelope["environment"]["host"], "ahead" if ahead > 0 else "behind"
+            words = f"the clock of {host} is {abs(ahead):.0f} s {side}"
+            self._store.event("clock", words, {"host": host, "seconds_ahead": round(ahead, 1)})
+
+    def _check_room(self, outcome: Outcome) -> None:
+        """Stop unless what is full is only the scratch of a node: others may have some."""
+        has_own = has_room(self._directory)
+        if has_own and outcome.pool:
+            return
+        self._store.tasks.requeue([outcome.key])
+        full = "a disk of this machine" if has_own else f"{self._directory}: the disk"
+        raise CampaignError(
+            f"{full} is full ({outcome.reason}); nothing that was finished is lost: make room and"
+            " start again"
+        )
 
     def _take_back(self, claim: Claim, outcome: Outcome) -> None:
         """Keep a task whose block ends until that has ended: it must not go there again."""
@@ -231,7 +286,9 @@ class Driver:
         if time.monotonic() - self._checked < CHECK:
             return None
         self._checked = time.monotonic()
-        return self._executor.failure()
+        self._pools.look()
+        # A task that rests may yet go to a pool that works.
+        return None if self._resting else self._executor.failure()
 
     def _tell(self, step: Plan) -> None:
         now = time.monotonic()
@@ -276,12 +333,21 @@ def _progress(workspace: Workspace, names: set[str]) -> dict[str, Any]:
     return said | {"taken": workspace.running_path.name in names}
 
 
-def settle(store: Store, directory: Path, key: str) -> bool:
-    """Bring the result file of a task into the ledger; return False if there is none."""
+def settle(
+    store: Store,
+    directory: Path,
+    key: str,
+    correct: Callable[[dict[str, Any]], None] = lambda _: None,
+) -> bool:
+    """Bring the result file of a task into the ledger; return False if there is none.
+
+    ``correct`` puts right what a node may be wrong about.
+    """
     workspace = Workspace(directory, key)
     envelope = read_json(workspace.result_path)
     if envelope is None:
         return False
+    correct(envelope)
     if envelope["status"] == "done":
         store.tasks.commit(envelope)
         shutil.rmtree(workspace.parts, ignore_errors=True)

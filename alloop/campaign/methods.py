@@ -18,8 +18,7 @@ def method_of(config: Campaign, tier: Tier) -> dict[str, Any]:
     """
     chosen = tier.method
     if isinstance(chosen, AseMethod):
-        options = {"calculator": chosen.calculator, "kwargs": chosen.kwargs, "info": chosen.info}
-        return MethodSpec(chosen.engine, chosen.name, options).to_json()
+        return MethodSpec(chosen.engine, chosen.name, chosen.options()).to_json()
     if isinstance(chosen, PyscfMethod):
         return MethodSpec(chosen.engine, options=chosen.options()).to_json()
     if isinstance(chosen, ExternalMethod):

@@ -55,7 +55,7 @@ def _stage(state: CampaignState, config: Campaign, slots: int, elapsed: float) -
 
 
 def _prepare(state: CampaignState, config: Campaign) -> Plan | None:
-    tasks = [specs.prepare(config, system) for system in state.systems.values()]
+    tasks = specs.prepare(config, state)
     if lost := failed(state, tasks):
         return give_up("prepare", lost)
     if missing := unfinished(state, tasks):

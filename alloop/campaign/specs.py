@@ -14,6 +14,7 @@ from alloop import seeds
 from alloop.acquisition.splits import Split, assign_splits
 from alloop.campaign import ladder
 from alloop.campaign.methods import method_of
+from alloop.campaign.remembered import Remembered, Same
 from alloop.config.model import Campaign, Members, Route, Select, Tier, Train
 from alloop_db.queue import TaskIntent
 from alloop_db.state import (
@@ -46,6 +47,8 @@ LABEL_SECONDS_PER_WORKER = 0.02
 MOST_LABELS = 50
 MANY_WORKERS = 100
 """With more than these the first labels go one by one, or most workers would get none."""
+_PREPARED, _EXPLORED, _SELECTED = Remembered(1), Remembered(2), Remembered(1)
+"""Two explorations: the last one of a campaign comes while its generation's own is known."""
 
 
 def intent(
@@ -56,8 +59,14 @@ def intent(
     return TaskIntent(key, kind, spec, generation, PRIORITY[kind], tuple(labels))
 
 
-def prepare(config: Campaign, system: SystemState) -> TaskIntent:
-    """Optimise a system, find its modes and draw its initial frames."""
+def prepare(config: Campaign, state: CampaignState) -> list[TaskIntent]:
+    """Optimise every system, find its modes and draw its initial frames."""
+    systems = list(state.systems.values())
+    basis = (Same(config), tuple(Same(system.record) for system in systems))
+    return _PREPARED.tasks(basis, lambda: [_prepare(config, system) for system in systems])
+
+
+def _prepare(config: Campaign, system: SystemState) -> TaskIntent:
     initial = config.explore.initial
     name = system.record["name"]
     modes = any(
@@ -88,19 +97,30 @@ def explore(
     routes: Iterable[Route],
 ) -> list[TaskIntent]:
     """Run every route on every system, in batches whose make-up the config fixes."""
-    intents = []
-    for route in routes:
-        for name in route.systems:
-            system = state.systems[name]
-            intents += _explore_route(config, state, system, committee, generation, route)
-    return intents
+    asked = [(route, state.systems[name]) for route in routes for name in route.systems]
+    data = _snapshot_of(config, state, committee)
+    basis = (
+        Same(config),
+        tuple((route.id, Same(system.record), system.preparation) for route, system in asked),
+        (committee.committee_id, committee.generation, committee.members),
+        (generation, data.artifact),
+    )
+
+    def build() -> list[TaskIntent]:
+        return [
+            task
+            for route, system in asked
+            for task in _explore_route(config, system, committee, data, generation, route)
+        ]
+
+    return _EXPLORED.tasks(basis, build)
 
 
 def _explore_route(
     config: Campaign,
-    state: CampaignState,
     system: SystemState,
     committee: CommitteeState,
+    data: SnapshotState,
     generation: int,
     route: Route,
 ) -> list[TaskIntent]:
@@ -122,11 +142,10 @@ def _explore_route(
         }
         for index in range(route.replicas)
     ]
-    snapshot = _snapshot_of(config, state, committee)
     spec = {
         "system": system.record,
         "preparation": system.preparation if route.start != "frames" else None,
-        "snapshot": snapshot.artifact if route.start == "frames" else None,
+        "snapshot": data.artifact if route.start == "frames" else None,
         "start": route.start,
         "committee": [sha256 for _, sha256 in committee.members],
         "committee_id": committee.committee_id,
@@ -168,45 +187,65 @@ def select(config: Campaign, state: CampaignState, committee: CommitteeState) ->
     None where too little is left of these tiers' budgets, or labels of one of them are made
     elsewhere or want approval: then what is known is promoted.
     """
-    options = config.select
-    lower = ladder.below(config, state.generation.tier)
-    paid = lower or config.tiers[:1]
+    paid = ladder.below(config, state.generation.tier) or config.tiers[:1]
     if any(t.method.engine == "external" or t.escalate.approve for t in paid[1:]):
         return []
-    explored = [
-        shard for shard in state.generation.shards if shard.committee_id == committee.committee_id
-    ]
-    names = [name for name in state.systems if any(shard.system == name for shard in explored)]
-    left = min(_left(state, tier) for tier in paid)
-    budget = min(options.per_generation, left) // max(1, len(names))
+    left, data = min(_left(state, tier) for tier in paid), _snapshot_of(config, state, committee)
+    basis = (
+        Same(config),
+        tuple(Same(system.record) for system in state.systems.values()),
+        (state.generation.number, state.generation.tier, Same(state.generation.shards)),
+        (committee.committee_id, committee.tier, tuple((committee.calibration or {}).items())),
+        (data.artifact, data.held_out, left),
+    )
+    return _SELECTED.tasks(basis, lambda: _select(config, state, committee, data, left))
+
+
+def _select(
+    config: Campaign,
+    state: CampaignState,
+    committee: CommitteeState,
+    data: SnapshotState,
+    left: int,
+) -> list[TaskIntent]:
+    options = config.select
+    explored: dict[str, list[ShardState]] = {}
+    for shard in state.generation.shards:
+        if shard.committee_id == committee.committee_id:
+            explored.setdefault(shard.system, []).append(shard)
+    budget = min(options.per_generation, left) // max(1, len(explored))
     if not _trains(budget, options):
         return []
-    intents = []
-    for name in names:
-        shards = [shard for shard in explored if shard.system == name]
-        spec: dict[str, Any] = {
-            "system": state.systems[name].record,
-            "shards": [shard_record(shard) for shard in shards],
-            "snapshot": _snapshot_of(config, state, committee).artifact,
-            "held_out": _snapshot_of(config, state, committee).held_out,
-            "committee_id": committee.committee_id,
-            "calibration": committee.calibration,
-            "target": ladder.target(config, committee.tier).force_rmse,
-            "measure": options.measure,
-            "policy": options.policy,
-            "budget": budget,
-            "audit_fraction": options.audit_fraction,
-            "validation_fraction": options.validation_fraction,
-            "thinning": options.thinning,
-            "duplicate_tolerance": options.duplicate_tolerance,
-            "per_trajectory": options.per_trajectory,
-            "max_force_spread": config.explore.health.max_force_spread,
-            "seed": seeds.integer(config.campaign.seed, "select", state.generation.number, name),
-        }
-        if lower:
-            spec["tiers"] = [tier.id for tier in lower]
-        intents.append(intent("select", spec, state.generation.number))
-    return intents
+    lower, number = ladder.below(config, state.generation.tier), state.generation.number
+    tiers = {"tiers": [tier.id for tier in lower]} if lower else {}
+    return [
+        intent(
+            "select",
+            {
+                "system": system.record,
+                "shards": [shard_record(shard) for shard in explored[name]],
+                "snapshot": data.artifact,
+                "held_out": data.held_out,
+                "committee_id": committee.committee_id,
+                "calibration": committee.calibration,
+                "target": ladder.target(config, committee.tier).force_rmse,
+                "measure": options.measure,
+                "policy": options.policy,
+                "budget": budget,
+                "audit_fraction": options.audit_fraction,
+                "validation_fraction": options.validation_fraction,
+                "thinning": options.thinning,
+                "duplicate_tolerance": options.duplicate_tolerance,
+                "per_trajectory": options.per_trajectory,
+                "max_force_spread": config.explore.health.max_force_spread,
+                "seed": seeds.integer(config.campaign.seed, "select", number, name),
+                **tiers,
+            },
+            number,
+        )
+        for name, system in state.systems.items()
+        if name in explored
+    ]
 
 
 def _trains(budget: int, options: Select) -> bool:
@@ -247,14 +286,19 @@ def labels(config: Campaign, state: CampaignState, tier: Tier, slots: int) -> li
     seconds = state.tiers[tier.id].seconds_per_label
     size = _labels_per_task(seconds, slots, cheapest=tier is config.tiers[0])
     intents: list[TaskIntent] = []
+    method = method_of(config, tier)
+    needs: dict[str, list[LabelNeed]] = {name: [] for name in state.systems}
+    for need in state.needs:
+        if need.tier == tier.id:
+            needs[need.system].append(need)
     for name, system in state.systems.items():
-        needs = [n for n in state.needs if n.system == name and n.tier == tier.id]
-        for chunk in _chunks(needs, size):
+        for chunk in _chunks(needs[name], size):
             if len(intents) == wanted:
                 return intents
             spec = {
                 "system": system.record,
-                "method": method_of(config, tier),
+                "tier": tier.id,
+                "method": method,
                 "retries": tier.retries,
                 "frames": [_frame_record(need) for need in chunk],
             }
@@ -281,7 +325,8 @@ def _chunks(needs: Sequence[LabelNeed], size: int) -> list[list[LabelNeed]]:
 
 
 def _frame_record(need: LabelNeed) -> dict[str, Any]:
-    return {"frame_key": need.frame_key, "positions": need.positions, "attempt": need.tries}
+    record = {"frame_key": need.frame_key, "positions": need.positions, "attempt": need.tries}
+    return record | ({"short_of_memory": need.short_of_memory} if need.short_of_memory else {})
 
 
 def members(config: Campaign) -> list[tuple[str, Members]]:

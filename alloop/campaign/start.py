@@ -18,9 +18,11 @@ from alloop.config.load import LoadedCampaign
 from alloop.config.model import Campaign
 from alloop.config.resolved import check_changes, digest, resolved
 from alloop.errors import ConfigError, MethodError
+from alloop.executors.durations import Durations
 from alloop.executors.site import build_executor, load_site
 from alloop.reference.method import MethodSpec, build_reference
 from alloop_db import schema as t
+from alloop_db.durations import longest_tasks
 from alloop_db.filesystem import network_warning
 from alloop_db.ledger import open_ledger
 from alloop_db.lock import CampaignLock
@@ -72,7 +74,7 @@ def start(loaded: LoadedCampaign, say: Say, observe: Observer, *, approve: bool 
         _take_over(store, directory, say)
         if approve:
             _approve(store, say)
-        executor = build_executor(site, directory)
+        executor = build_executor(site, directory, Durations(longest_tasks(engine)))
         stack.callback(executor.close)
         _note_workers(store, config.site, executor.slots)
         verdict = Driver(config, directory, store, executor, epoch, lock.check, observe).run()
@@ -139,10 +141,11 @@ def _methods(config: Campaign) -> dict[str, dict[str, Any]]:
 def _approve(store: Store, say: Say) -> None:
     """Note that the price of the open generation is agreed to, if it has one."""
     generation = store.state().generation
-    if generation.promotion is None or generation.approved:
+    pending = generation.labels.get(generation.tier, {}).get("pending", 0)
+    if generation.promotion is None or generation.approved or not pending:
         say("nothing waits for approval")
         return
-    text = f"{generation.promotion.n_promoted} labels of tier {generation.tier} approved"
+    text = f"{pending} labels of tier {generation.tier} approved"
     store.approve(generation.number, text)
     say(text)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from alloop.cli import inputs
-from alloop.cli.options import Charge, Multiplicity, Potentials, Threads
+from alloop.cli.options import Charge, JsonOption, Multiplicity, Potentials, Threads
 from alloop.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from alloop.spacetime.surface import Surface
     from alloop.spacetime.symmetry import Operation
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 N_FRAMES = 2000
 """Frames that baselines are looked for among."""
 

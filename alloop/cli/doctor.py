@@ -10,6 +10,8 @@ from typing import Annotated
 
 import typer
 
+from alloop.cli.options import JsonOption
+
 Site = Annotated[
     str, typer.Argument(help="A site file, or one that ships with alloop.", metavar="SITE")
 ]
@@ -27,7 +29,6 @@ Needs = Annotated[
 Scripts = Annotated[
     bool, typer.Option("--scripts", help="Print what would be submitted, and nothing else.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def doctor(
@@ -37,7 +38,7 @@ def doctor(
     wait: Wait = 600.0,
     needs: Needs = None,
     scripts: Scripts = False,
-    as_json: AsJson = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Check a site file and, with --probe, every pool that it names."""
     from alloop.executors.cluster import doctor as ask

@@ -19,6 +19,7 @@ from alloop.cli.models import (
     NumbersKey,
     PositionsKey,
 )
+from alloop.cli.options import CampaignOption
 
 export = typer.Typer(
     no_args_is_help=True, help="Hand labels, frames to label, or a committee to other programs."
@@ -33,14 +34,6 @@ class Split(Enum):
     audit = "audit"
 
 
-CampaignOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--campaign",
-        "-c",
-        help="Campaign directory or its config. Default: the one below this directory.",
-    ),
-]
 Tier = Annotated[str | None, typer.Option(help="Tier of the labels. Needed where there are more.")]
 Level = Annotated[str | None, typer.Option(help="The same by the name of the level of theory.")]
 Charge = Annotated[

@@ -13,6 +13,7 @@ import typer
 
 from alloop import __version__
 from alloop.cli import doctor, exchange, models, monitor, spacetime
+from alloop.cli.options import CampaignOption, JsonOption
 from alloop.errors import (
     AlloopError,
     ConfigError,
@@ -58,15 +59,6 @@ _ABOUT_WHAT_IS_GIVEN = (
 """Errors of what a person gave: exit code 2."""
 
 ConfigFile = Annotated[Path, typer.Argument(help="The campaign file.", metavar="CONFIG")]
-CampaignOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--campaign",
-        "-c",
-        help="Campaign directory or its config. Default: the one below this directory.",
-    ),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command()
@@ -99,6 +91,8 @@ def validate(config: ConfigFile) -> None:
     typer.echo(f"site {loaded.config.site}: {site.kind}")
     for line in describe(site):
         typer.echo(f"  {line}")
+    for warning in loaded.warnings:
+        typer.echo(f"warning: {warning}")
 
 
 @app.command()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from alloop.cli.options import JsonOption, Multiplicity
 from alloop.errors import DataError
 
 if TYPE_CHECKING:
@@ -34,10 +35,6 @@ LengthUnit = Annotated[str, typer.Option(help="A, bohr or nm. Forces are energy 
 Level = Annotated[str, typer.Option(help='Level of theory of the labels, "PBE/def2-SVP".')]
 Charge = Annotated[
     int | None, typer.Option(help="Total charge of all frames. Default: the file's, or 0.")
-]
-Multiplicity = Annotated[
-    int | None,
-    typer.Option(help="Spin multiplicity 2S + 1. Default: the file's, or the lowest possible."),
 ]
 Molecules = Annotated[
     bool, typer.Option("--molecules", help="The cells are mere boxes: read molecules.")
@@ -157,7 +154,7 @@ def evaluate(
     multiplicity: Multiplicity = None,
     molecules: Molecules = False,
     drop_bad: DropBad = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: JsonOption = False,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Predictions as .npz or .extxyz.")
     ] = None,

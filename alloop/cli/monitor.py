@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from alloop.cli.options import CampaignOption, JsonOption
+
 EVERY = 5.0
 """How often a watcher looks if nobody says, s."""
 
@@ -17,15 +19,8 @@ def status(
         float | None,
         typer.Argument(metavar="SECONDS", help="With --watch: how often to look.", min=0.1),
     ] = None,
-    campaign: Annotated[
-        Path | None,
-        typer.Option(
-            "--campaign",
-            "-c",
-            help="Campaign directory or its config. Default: the one below this directory.",
-        ),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    campaign: CampaignOption = None,
+    as_json: JsonOption = False,
     watch: Annotated[
         bool,
         typer.Option(

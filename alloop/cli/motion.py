@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from alloop.cli import inputs
-from alloop.cli.options import Charge, Interval, Multiplicity, Potentials, Seed, Threads
+from alloop.cli.options import Charge, Interval, JsonOption, Multiplicity, Potentials, Seed, Threads
 from alloop.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from alloop.spacetime.propagation.writers import AtomsWriter, Hdf5Writer
 
 ModelFile = Annotated[Path, typer.Argument(help="A 4D model (.pt).", metavar="MODEL")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 class Rule(Enum):

@@ -1,11 +1,21 @@
-"""Options that several verbs of ``alloop spacetime`` take."""
+"""Options that several verbs take."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+CampaignOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--campaign",
+        "-c",
+        help="Campaign directory or its config. Default: the one below this directory.",
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Potentials = Annotated[
     list[str] | None,
     typer.Option(

@@ -24,7 +24,7 @@ from alloop.config.checks_of_systems import (
     check_systems,
     check_tier,
 )
-from alloop.config.checks_of_tiers import check_tiers
+from alloop.config.checks_of_tiers import check_tiers, warn_of_energies_alone
 from alloop.config.learning import SIZES
 from alloop.config.problems import Path, Problem, did_you_mean
 from alloop.config.shipped import shipped
@@ -67,6 +67,7 @@ def check(whole: Whole) -> Iterator[Problem]:
 def warn(whole: Whole) -> Iterator[Problem]:
     """Yield what is allowed but perhaps not meant."""
     yield from warn_of_supply(whole.campaign)
+    yield from warn_of_energies_alone(whole.campaign)
     explored = {name for route in whole.campaign.explore.routes for name in route.systems}
     for name in whole.campaign.systems:
         if name not in explored:

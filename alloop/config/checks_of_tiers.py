@@ -34,6 +34,31 @@ def check_tiers(campaign: Campaign) -> Iterator[Problem]:
     yield from _check_spacetime(campaign)
 
 
+def warn_of_energies_alone(campaign: Campaign) -> Iterator[Problem]:
+    """Yield tiers that cannot converge: energies alone have no target but that of the energy."""
+    if "audit_below_target" not in campaign.stop.when:
+        return
+    for tier in campaign.tiers:
+        target = tier.target or campaign.target
+        if target.energy_rmse is None and not _gives_forces(tier, campaign):
+            what = (
+                f"labels of {_level(tier)} are energies alone: without this target the tier cannot"
+                " converge, and ends with its budget or without progress"
+            )
+            yield Problem(("tiers", tier.id, "target", "energy_rmse"), what)
+
+
+def _gives_forces(tier: Tier, campaign: Campaign) -> bool:
+    """Return whether the labels of all systems have forces."""
+    method = tier.method
+    if method.engine == "external":
+        return method.forces
+    if method.engine != "pyscf":
+        return True
+    options = PyscfOptions.from_mapping(method.options())
+    return all(options.gives_forces(system.multiplicity) for system in campaign.systems.values())
+
+
 def _level(tier: Tier) -> str:
     """Return the level of theory: two programs may compute the same one."""
     method = tier.method
@@ -49,13 +74,9 @@ def _check_first(tier: Tier, campaign: Campaign) -> Iterator[Problem]:
     if tier.method.engine == "external":
         what = "the first tier explores with its own labels by the thousand: want a program"
         yield Problem(("tiers", tier.id, "method", "engine"), what)
-    elif tier.method.engine == "pyscf":
-        options = PyscfOptions.from_mapping(tier.method.options())
-        if not all(options.gives_forces(s.multiplicity) for s in campaign.systems.values()):
-            what = (
-                f"{options.name} has no forces, and the first tier optimises structures with them"
-            )
-            yield Problem(("tiers", tier.id, "method"), what)
+    elif not _gives_forces(tier, campaign):
+        what = f"{_level(tier)} has no forces, and the first tier optimises structures with them"
+        yield Problem(("tiers", tier.id, "method"), what)
 
 
 def _check_round(tier: Tier, campaign: Campaign) -> Iterator[Problem]:

@@ -56,6 +56,17 @@ class AseMethod(Section):
         " values as in kwargs. Default: none.",
     )
     name: Text = Field(description="Name of the level of theory, stored with every label.")
+    max_time: Annotated[float, Quantity(WALL_TIME, above=0.0)] | None = Field(
+        default=None,
+        description="Most time of a label; it fails when it takes longer, and what the calculator"
+        " has started is ended. Each label then gets a process of its own, which costs a second."
+        " Default: no limit.",
+    )
+
+    def options(self) -> dict[str, Any]:
+        """Return the options of the engine."""
+        values = {"calculator": self.calculator, "kwargs": self.kwargs, "info": self.info}
+        return values if self.max_time is None else values | {"max_seconds": self.max_time}
 
 
 class PyscfMethod(Section):
@@ -97,7 +108,9 @@ class PyscfMethod(Section):
         " gradient.",
     )
     memory: Annotated[float, Quantity(MEMORY, above=0.0)] = Field(
-        default=2000.0, description="Most memory of a label; it fails when it needs more."
+        default=2000.0,
+        description="Most memory of a label; one that needs more is tried again with twice as much,"
+        " as far as its worker has it.",
     )
     max_time: Annotated[float, Quantity(WALL_TIME, above=0.0)] = Field(
         default=3600.0, description="Most time of a label; it fails when it takes longer."

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import combinations
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -23,6 +23,8 @@ from alloop.errors import DynamicsError
 from alloop.units import KB
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from alloop.dynamics.integrators import State
@@ -141,6 +143,16 @@ class Health:
         self._kinetic_limit = self._kinetic_limit[chosen]
         if self._start_energy is not None:
             self._start_energy = self._start_energy[chosen]
+
+    def memory(self) -> dict[str, Any]:
+        """Return what the replicas are judged against."""
+        return {"kinetic_limit": self._kinetic_limit, "start_energy": self._start_energy}
+
+    def restore(self, memory: Mapping[str, Any]) -> None:
+        """Go on with the replicas of this memory, judged against what they were judged against."""
+        device, energy = self._kinetic_limit.device, memory["start_energy"]
+        self._kinetic_limit = memory["kinetic_limit"].to(device)
+        self._start_energy = None if energy is None else energy.to(device)
 
     def check_start(self, positions: Tensor, velocities: Tensor) -> list[Reason | None]:
         """Judge replicas before any field has seen them: one reason, or None, each."""

@@ -6,10 +6,11 @@ depends on its own start, temperature and seed alone, never on who else is in th
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -75,6 +76,12 @@ class Integrator(Protocol):
     def keep(self, chosen: Tensor) -> None:
         """Go on with only the replicas that a (n_replicas,) bool mask chooses."""
 
+    def memory(self) -> dict[str, Any]:
+        """Return what the next step depends on besides the state, as tensors and plain values."""
+
+    def restore(self, memory: Mapping[str, Any]) -> None:
+        """Go on as the integrator that this memory is of."""
+
 
 class VelocityVerlet:
     """Newton's equations at constant energy (doi:10.1063/1.442716).
@@ -102,6 +109,13 @@ class VelocityVerlet:
 
     def keep(self, chosen: Tensor) -> None:
         """Go on with fewer replicas: there is nothing to forget."""
+
+    def memory(self) -> dict[str, Any]:
+        """Return nothing: it has no memory."""
+        return {}
+
+    def restore(self, memory: Mapping[str, Any]) -> None:
+        """Go on: there is nothing to remember."""
 
 
 class LangevinBaoab:
@@ -157,6 +171,15 @@ class LangevinBaoab:
         self._amplitude = self._amplitude[chosen]
         self._noise.keep(chosen)
 
+    def memory(self) -> dict[str, Any]:
+        """Return the replicas' share of the noise, and where it is."""
+        return {"amplitude": self._amplitude, "noise": self._noise.memory()}
+
+    def restore(self, memory: Mapping[str, Any]) -> None:
+        """Go on with the replicas and the noise of this memory."""
+        self._amplitude = memory["amplitude"].to(self._amplitude.device)
+        self._noise.restore(memory["noise"])
+
 
 class ReplicaNoise:
     """Standard normal numbers, one stream for each replica, drawn in blocks on the host.
@@ -188,6 +211,18 @@ class ReplicaNoise:
         ]
         if len(self._block) > 0:
             self._block = self._block[:, chosen]
+
+    def memory(self) -> dict[str, Any]:
+        """Return where each stream is, and the numbers that were drawn and not used."""
+        streams = [json.dumps(stream.bit_generator.state) for stream in self._streams]
+        return {"streams": streams, "drawn": self._block[self._used :].clone()}
+
+    def restore(self, memory: Mapping[str, Any]) -> None:
+        """Go on where these streams were."""
+        self._streams = [np.random.default_rng() for _ in memory["streams"]]
+        for stream, kept in zip(self._streams, memory["streams"], strict=True):
+            stream.bit_generator.state = json.loads(kept)
+        self._block, self._used = memory["drawn"].to(self._device), 0
 
 
 def kinetic_energy(velocities: Tensor, masses: Tensor) -> Tensor:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from alloop.checkpoint import CheckpointFile, identity
 from alloop.dynamics.health import Health, HealthLimits, Reason
 from alloop.dynamics.integrators import (
     Field,
@@ -25,9 +25,18 @@ from alloop.errors import DynamicsError
 from alloop.trajectories import About, System, Trajectory
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
     from alloop.potentials.evaluation import Committee
+
+CHECKPOINT_S: Final = 60.0
+"""Seconds between two checkpoints: shorter runs write none."""
+SAME_PLACE: Final = 1e-6
+"""Starts that are nearer than this, Å, are the same as far as processors can tell."""
+SAME_ENERGY: Final = 1e-3
+"""The same for energies, eV, besides a millionth of them: networks compute in float32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +100,10 @@ def run_md(
     *,
     cell: NDArray[np.float64] | None = None,
     reference: NDArray[np.float64] | None = None,
-    deadline: float | None = None,
     on_progress: Callable[[int, int], None] | None = None,
+    checkpoint: Path | None = None,
+    checkpoint_s: float = CHECKPOINT_S,
+    lay_down_at: float | None = None,
 ) -> list[Trajectory]:
     """Propagate replicas side by side and return the trajectory of each, in order.
 
@@ -112,8 +123,12 @@ def run_md(
     limits : what counts as broken.
     cell : (3, 3) lattice vectors as rows, Å, passed to the committee; None for a molecule.
     reference : (n_atoms, 3), Å, the geometry whose bonds must hold, with ``limits.max_stretch``.
-    deadline : value of ``time.monotonic()`` after which no further step is begun.
     on_progress : called with (steps taken, replicas running) at every recorded frame.
+    checkpoint : file that keeps the run every ``checkpoint_s``. A run that finds its own state
+        there (equal settings, limits and system, the same starts and energies) goes on from it to
+        the same trajectories, bit for bit on the same kind of processor; the caller removes it.
+    lay_down_at : value of ``time.monotonic()`` by which a run that has not ended keeps its state
+        in the checkpoint and raises OutOfTime.
 
     Raises
     ------
@@ -127,17 +142,20 @@ def run_md(
     if len(masses) != len(numbers) or not all(0.0 < mass < np.inf for mass in masses):
         raise DynamicsError(f"masses are {masses}, want {len(numbers)} positive numbers")
     run = _Run(committee, System(numbers, masses, cell), x, v, settings, limits, reference)
-    run.start(x, v)
-    for step in range(1, settings.n_steps + 1):
-        if not len(run.alive):
-            break
-        if deadline is not None and time.monotonic() >= deadline:
-            run.end("deadline")
-            break
-        run.advance(step)
-        if on_progress is not None and step % settings.record_every == 0:
-            on_progress(step, len(run.alive))
-    run.end("completed")
+    file, kept = None, None
+    if checkpoint is not None:
+        owner = identity("dynamics", settings, limits, numbers, masses, cell, reference)
+        file = CheckpointFile(checkpoint, owner, checkpoint_s, lay_down_at)
+        kept = file.load()
+    if kept is None or not run.resume(kept, x, v):
+        run.start(x, v)
+    while run.goes_on:
+        run.advance()
+        if on_progress is not None and run.step % settings.record_every == 0:
+            on_progress(run.step, len(run.alive))
+        if file is not None and run.goes_on:
+            file.offer(run.memory)
+    run.complete()
     return run.trajectories()
 
 
@@ -172,7 +190,8 @@ class _Run:
         )
         n_replicas = len(settings.seeds)
         self.alive = np.arange(n_replicas)
-        self._step = 0
+        self.step = 0
+        self._starts = positions, velocities
         self._state: State
         self._record = Record(
             settings.n_steps,
@@ -182,6 +201,11 @@ class _Run:
             committee.n_members,
         )
         self._ended: dict[int, tuple[str, int]] = {}
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether there is a replica left, and a step to take."""
+        return len(self.alive) > 0 and self.step < self._settings.n_steps
 
     def start(self, positions: Tensor, velocities: Tensor) -> None:
         """Evaluate the starts that are fit for it and record them."""
@@ -194,21 +218,61 @@ class _Run:
             self._health.conserve(self._state)
         self._judge_and_record()
 
-    def advance(self, step: int) -> None:
+    def advance(self) -> None:
         """Take one step, dismiss whoever broke, record if it is time."""
-        self._step = step
-        record = step % self._settings.record_every == 0
+        self.step += 1
+        record = self.step % self._settings.record_every == 0
         self._state = self._integrator.step(self._state, self._field(members=record))
         if record:
             self._judge_and_record()
         else:
             self._continue_with(self._dismiss(self._health.check_motion(self._state)))
 
-    def end(self, why: str) -> None:
+    def complete(self) -> None:
         """End every replica that still runs."""
         for replica in self.alive.tolist():
-            self._ended[replica] = (why, self._step)
-        self.alive = self.alive[:0]
+            self._ended[replica] = ("completed", self.step)
+
+    def memory(self) -> dict[str, Any]:
+        """Return what the rest of the run depends on, as tensors and plain values."""
+        forces, energies, _ = self._state.response
+        held: dict[str, Any] = {
+            "starts": self._starts,
+            "positions": self._state.positions,
+            "velocities": self._state.velocities,
+            "forces": forces,
+            "energies": energies,
+            "integrator": self._integrator.memory(),
+            "health": self._health.memory(),
+            "step": self.step,
+            "alive": self.alive.tolist(),
+            "ended": [[replica, *how] for replica, how in self._ended.items()],
+            "record": self._record.memory(),
+        }
+        return {name: _on_host(value) for name, value in held.items()}
+
+    def resume(self, memory: Mapping[str, Any], positions: Tensor, velocities: Tensor) -> bool:
+        """Go on from a memory, unless its starts or its potential were others."""
+        device = positions.device
+        for kept, start in zip(memory["starts"], (positions, velocities), strict=True):
+            if not torch.allclose(
+                kept.to(device), start, rtol=0.0, atol=SAME_PLACE, equal_nan=True
+            ):
+                return False
+        names = ("positions", "velocities", "forces", "energies")
+        x, v, forces, energies = (memory[name].to(device) for name in names)
+        now = self._field(members=False)(x).energies
+        if now.shape != energies.shape or not torch.allclose(
+            now, energies, rtol=1e-6, atol=SAME_ENERGY
+        ):
+            return False
+        self._state = State(x, v, Response(forces, energies, None))
+        self.step, self.alive = memory["step"], np.array(memory["alive"])
+        self._ended = {replica: (why, step) for replica, why, step in memory["ended"]}
+        self._integrator.restore(memory["integrator"])
+        self._health.restore(memory["health"])
+        self._record.restore(memory["record"])
+        return True
 
     def trajectories(self) -> list[Trajectory]:
         """Return what was recorded, by replica."""
@@ -228,7 +292,7 @@ class _Run:
                 last_step,
             )
             suspect_from = np.inf
-            if ended not in ("completed", "deadline"):
+            if ended != "completed":
                 suspect_from = last_step - self._limits.pre_failure / settings.timestep
             result.append(self._record.trajectory(replica, self._system, about, suspect_from))
         return result
@@ -237,7 +301,7 @@ class _Run:
         reasons = self._health.check(self._state)
         kept = np.array([r in (None, Reason.UNCERTAINTY) for r in reasons])
         self._record.add(
-            self._step, self.alive[kept], self._state.keep(_mask(kept, self._masses)), self._masses
+            self.step, self.alive[kept], self._state.keep(_mask(kept, self._masses)), self._masses
         )
         self._continue_with(self._dismiss(reasons))
 
@@ -245,7 +309,7 @@ class _Run:
         """End the replicas that have a reason and return the mask of the others."""
         for replica, reason in zip(self.alive.tolist(), reasons, strict=True):
             if reason is not None:
-                self._ended[replica] = (reason.value, self._step)
+                self._ended[replica] = (reason.value, self.step)
         staying = np.array([reason is None for reason in reasons])
         mask = _mask(staying, self._masses)
         if not staying.all():
@@ -272,6 +336,17 @@ class _Run:
             return Response(said.forces.detach(), said.energies.detach(), spread)
 
         return respond
+
+
+def _on_host(held: Any) -> Any:
+    """Return tensors in dicts, lists and tuples as the processor holds them: GPUs may differ."""
+    if isinstance(held, Tensor):
+        return held.detach().cpu()
+    if isinstance(held, dict):
+        return {name: _on_host(value) for name, value in held.items()}
+    if isinstance(held, list | tuple):
+        return [_on_host(value) for value in held]
+    return held
 
 
 def _integrator(settings: MdSettings, masses: Tensor, temperatures: Tensor) -> Integrator:

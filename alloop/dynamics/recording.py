@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from alloop.dynamics.integrators import State, kinetic_energy
@@ -12,6 +13,8 @@ from alloop.errors import DynamicsError
 from alloop.trajectories import ARRAYS, About, System, Trajectory
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
 
@@ -50,6 +53,18 @@ class Record:
             self._arrays[name][replicas, frame] = values.cpu().numpy()
         self._arrays["steps"][replicas, frame] = step
         self._n_frames[replicas] = frame + 1
+
+    def memory(self) -> dict[str, Any]:
+        """Return the frames that are there, as tensors."""
+        most = int(self._n_frames.max(initial=0))
+        frames = {name: torch.from_numpy(a[:, :most].copy()) for name, a in self._arrays.items()}
+        return {"n_frames": torch.from_numpy(self._n_frames.copy()), "frames": frames}
+
+    def restore(self, memory: Mapping[str, Any]) -> None:
+        """Go on with the frames of this memory."""
+        self._n_frames[:] = memory["n_frames"].numpy()
+        for name, frames in memory["frames"].items():
+            self._arrays[name][:, : frames.shape[1]] = frames.numpy()
 
     def trajectory(
         self, replica: int, system: System, about: About, suspect_from: float

@@ -5,15 +5,16 @@ from __future__ import annotations
 import contextlib
 import queue
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from alloop.errors import SiteError
 from alloop.executors.pool import Pool
-from alloop.executors.protocol import Outcome
+from alloop.executors.protocol import Condition, Outcome, Work
 from alloop_tasks.workspace import Workspace
 
 LOOK_EVERY_S = 1.0
@@ -55,10 +56,18 @@ class LocalExecutor:
         self._failure: str | None = None
         self._looked = time.monotonic()
         self._standing_still, self._patience = 0.0, START_PATIENCE_S
-        self._pool = Pool(self._directory, workers)
+        self._pool = self._new_pool()
 
-    def submit(self, kind: str, spec: dict[str, Any], key: str) -> None:
+    def submit(
+        self,
+        kind: str,
+        spec: dict[str, Any],
+        key: str,
+        losses: int = 0,  # noqa: ARG002  all workers have the same memory
+    ) -> None:
         """Take one task."""
+        if self._failure is not None:
+            return  # the driver has it in its books, and will ask why in a moment
         # A worker that was killed has left this behind; nobody has taken the task now.
         Workspace(self._directory, key).running_path.unlink(missing_ok=True)
         self._submissions += 1
@@ -68,6 +77,10 @@ class LocalExecutor:
         future.add_done_callback(
             lambda done: self._ended.put((number, Outcome.of_future(key, done)))
         )
+
+    def room(self, work: Collection[Work]) -> dict[frozenset[Work], int]:
+        """Return that all workers take any work: each has one task waiting behind its own."""
+        return {frozenset(work): 2 * self.slots - len(self._flying)}
 
     def wait(self, timeout: float) -> list[Outcome]:
         """Return what has ended; wait up to ``timeout`` seconds for the first."""
@@ -84,6 +97,10 @@ class LocalExecutor:
     def failure(self) -> str | None:
         """Return why the workers could not be brought back to life, or None."""
         return self._failure
+
+    def conditions(self) -> dict[str, Condition]:
+        """Return nothing: the workers of this machine are no pool."""
+        return {}
 
     def close(self) -> None:
         """Stop everything; tasks in flight are dropped."""
@@ -135,13 +152,23 @@ class LocalExecutor:
         """Replace all workers; return as lost what the old ones had taken."""
         self._revivals += 1
         former, self._flying = self._flying, {}
-        if self._revivals > REVIVALS:
-            self._failure = f"{trouble}, {self._revivals} times in a row"
-            return [Outcome(key, "lost", trouble) for key in former]
         taken = {key for key in former if Workspace(self._directory, key).running_path.exists()}
         self._pool.close()
-        self._pool = Pool(self._directory, self.slots)
         self._standing_still, self._patience = 0.0, START_PATIENCE_S
+        if self._revivals > REVIVALS:
+            self._failure = f"{trouble}, {self._revivals} times in a row"
+        else:
+            try:
+                self._pool = self._new_pool()
+            except SiteError as error:
+                self._failure = str(error)
         for key in former.keys() - taken:
             self.submit(former[key].kind, former[key].spec, key)
         return [Outcome(key, "lost", trouble) for key in taken]
+
+    def _new_pool(self) -> Pool:
+        """Start workers; what ends processes does not spare those that start."""
+        for _ in range(REVIVALS):
+            with contextlib.suppress(SiteError):
+                return Pool(self._directory, self.slots)
+        return Pool(self._directory, self.slots)

@@ -8,27 +8,24 @@ the only state. When this process dies, the interchange ends all others
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import shlex
 import shutil
 import sys
 import tempfile
-import threading
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 from parsl import python_app
 from parsl.config import Config
-from parsl.dataflow.dflow import DataFlowKernel
 from parsl.executors import HighThroughputExecutor
 from parsl.executors.high_throughput.executor import DEFAULT_LAUNCH_CMD
 from parsl.providers import LocalProvider
 
 from alloop.errors import SiteError
-from alloop.executors import processes
+from alloop.executors import kernel, processes
 from alloop_tasks import boundary
 
 LOOPBACK = "127.0.0.1"
@@ -56,7 +53,7 @@ class Pool:
             # Parsl puts paths into shell commands unquoted: it gets one that needs no quotes.
             (self._alias / "parsl").symlink_to(folder)
             self._htex = _executor(self._alias / "parsl", workers, directory)
-            self._kernel = DataFlowKernel(_config(self._htex, self._alias / "parsl"))
+            self._kernel = kernel.start(_config(self._htex, self._alias / "parsl"))
         except Exception as error:
             self._tidy()
             raise SiteError(
@@ -83,15 +80,8 @@ class Pool:
 
     def close(self) -> None:
         """End workers and interchange; tasks in flight are dropped."""
-        cleanup = threading.Thread(target=self._clean_up, name="parsl cleanup", daemon=True)
-        cleanup.start()
-        cleanup.join(CLEANUP_S if self.trouble() is None else 1.0)
+        kernel.bounded(self._kernel.cleanup, CLEANUP_S if self.trouble() is None else 1.0)
         self._tidy()
-
-    def _clean_up(self) -> None:
-        # Parsl fails here in many ways when parts of it are dead; what is left is ended below.
-        with contextlib.suppress(Exception):
-            self._kernel.cleanup()
 
     def _tidy(self) -> None:
         processes.end_campaign(self._directory)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from alloop.errors import MethodError
+from alloop.reference.ase_process import LIMIT, LimitedSinglePoint
 from alloop.reference.engine import Answer, EngineReference, program_version
 
 if TYPE_CHECKING:
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from alloop.frames import Frame
+    from alloop.reference.engine import SinglePoint
     from alloop.reference.method import MethodSpec
 
 CHARGE, MULTIPLICITY = "{charge}", "{multiplicity}"
@@ -55,9 +58,20 @@ def build(
         numbers=numbers,
         charge=charge,
         multiplicity=multiplicity,
-        single_point=_SinglePoint(make, _fill(method.options.get("info", {}), values)),
+        single_point=_single_point(method, make, _fill(method.options.get("info", {}), values)),
         failures=(Exception,),  # foreign code: it may say no in any way it likes
     )
+
+
+def _single_point(
+    method: MethodSpec, make: Callable[[], Calculator], info: dict[str, Any]
+) -> SinglePoint:
+    here = _SinglePoint(make, info)  # also with a limit: what cannot be made is said at once
+    seconds = method.options.get(LIMIT)
+    if seconds is None:
+        return here
+    options = {key: value for key, value in method.options.items() if key != LIMIT}
+    return LimitedSinglePoint(replace(method, options=options), seconds)
 
 
 class _SinglePoint:

@@ -27,6 +27,13 @@ class EngineError(Exception):
         self.code, self.words = code, words
 
 
+def check_molecule(frame: Frame, program: str) -> None:
+    """Raise EngineError for a periodic frame, which this program cannot label."""
+    if frame.cell is not None:
+        words = f"{program} labels molecules; tblite also labels periodic cells"
+        raise EngineError(FailureCode.UNSUPPORTED, words)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Answer:
     """What an engine computed for one frame.

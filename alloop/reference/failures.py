@@ -103,7 +103,7 @@ RULES: Final[Mapping[FailureCode, FailureRule]] = MappingProxyType(
         ),
         FailureCode.TIMEOUT: FailureRule(2, "allow more time for a label"),
         FailureCode.OUT_OF_MEMORY: FailureRule(
-            2, "allow more memory for a label, or take a smaller basis or density fitting"
+            4, "allow more memory for a label, or take a smaller basis or density fitting"
         ),
         FailureCode.ENGINE_ERROR: FailureRule(2, "read the engine's words; drop the frame"),
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from alloop.errors import MethodError
@@ -39,7 +39,7 @@ MODELS: Final = {
 }
 """What each engine can compute; the others' levels of theory are named by the user or PySCF."""
 
-_ASE_OPTIONS = ("calculator", "kwargs", "info")
+_ASE_OPTIONS = ("calculator", "kwargs", "info", "max_seconds")
 
 
 class Reference(Protocol):
@@ -72,7 +72,8 @@ class MethodSpec:
         theory; with ``pyscf`` the name that follows from the options, and it may be left out.
     options : for ``ase``: ``calculator`` (``package.module:Class``), ``kwargs`` for its
         constructor and ``info`` for ``Atoms.info``. The values ``"{charge}"`` and
-        ``"{multiplicity}"`` in them stand for the system's. For ``ani``: ``folder`` that holds
+        ``"{multiplicity}"`` in them stand for the system's; ``max_seconds``, the most time for
+        one label, s. For ``ani``: ``folder`` that holds
         the weights, see :func:`alloop.potentials.ani.pretrained.pretrained`. For ``pyscf``: those
         of :class:`alloop.reference.pyscf.options.PyscfOptions`. For ``external``: ``forces``,
         whether its labels have them (true).
@@ -149,6 +150,11 @@ class MethodSpec:
         for key in ("kwargs", "info"):
             if not isinstance(self.options.get(key, {}), dict):
                 raise MethodError(f"option {key} of engine ase must map names to values")
+        seconds = self.options.get("max_seconds", 1.0)
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
+            raise MethodError(
+                f"option max_seconds of engine ase is {seconds!r}, want a time above 0"
+            )
 
     @property
     def gives_forces(self) -> bool:
@@ -182,6 +188,17 @@ class MethodSpec:
                 " use engine tblite"
             )
         return SPIN_POLARISED + self.model
+
+    def with_more_memory(self, times: int, most: float) -> MethodSpec:
+        """Return the same level of theory with twice the memory, so many times, up to ``most`` MB.
+
+        What a method has from the start is never taken away.
+        """
+        if self.engine != "pyscf" or not times:
+            return self
+        memory = self.options["memory"]
+        more = max(memory, min(memory * 2.0**times, most))
+        return replace(self, options={**self.options, "memory": more})
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data from which :meth:`from_json` makes an equal method."""

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from alloop.errors import MethodError
-from alloop.reference.engine import Answer, EngineError, EngineReference, program_version
-from alloop.reference.failures import FailureCode
+from alloop.reference.engine import Answer, EngineReference, check_molecule, program_version
 from alloop.reference.valence import check_electrons
 from alloop.units import ANGSTROM_PER_BOHR, EV_PER_HARTREE
 
@@ -80,9 +79,7 @@ class _SinglePoint:
     name: str
 
     def __call__(self, frame: Frame, attempt: int) -> Answer:
-        if frame.cell is not None:
-            words = "xtb-python labels molecules; tblite also labels periodic cells"
-            raise EngineError(FailureCode.UNSUPPORTED, words)
+        check_molecule(frame, "xtb-python")
         calculator = self.interface.Calculator(
             self._parametrisation,
             frame.numbers,

@@ -13,6 +13,7 @@ import alloop
 from alloop.artifacts import ArtifactStore, write_atomically
 from alloop.errors import DataError
 from alloop.report import sections, tier_sections
+from alloop.report.faults import trouble_lines
 from alloop.report.markup import page, paragraph, table, verbatim, verdict
 from alloop.report.running import Running, read_running
 from alloop.report.spacetime import spacetime
@@ -95,6 +96,7 @@ def _head(engine: Engine, summary: dict[str, Any], driver: str | None) -> str:
         table(heads, systems.rows),
     ]
     if driver:
+        parts += map(paragraph, trouble_lines(summary))
         parts.append(paragraph("The campaign went on while this page was written."))
     return "\n".join(parts)
 

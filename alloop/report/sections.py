@@ -11,6 +11,7 @@ from typing import Any, Final
 from sqlalchemy import Engine
 
 from alloop.report import plots
+from alloop.report.faults import losses_words
 from alloop.report.markup import paragraph, picture, table
 from alloop.report.tier_sections import diagnostics
 from alloop.report.words import error_words
@@ -138,7 +139,7 @@ def labels(engine: Engine, summary: dict[str, Any]) -> str:
     else:
         parts.append(paragraph("Nothing failed."))
     if summary["losses"]:
-        parts.append(paragraph(f"Tasks lost with their worker and repeated: {summary['losses']}."))
+        parts.append(paragraph(losses_words(summary)))
     return "\n".join(parts)
 
 

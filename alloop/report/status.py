@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, case, func, inspect, select
 
 from alloop.errors import LedgerError
+from alloop.report.faults import read_faults
 from alloop.report.running import Running, count_running
 from alloop.report.tiers import AUDIT, current_tier, read_approval, read_modes, read_tiers
 from alloop.report.usage import read_usage
@@ -47,6 +48,7 @@ def status(engine: Engine, running: Sequence[Running] = ()) -> dict[str, Any]:
             "labels": _counts(connection, t.LabelRow.status),
             "label_failures": _label_failures(connection),
             **_tasks(connection),
+            **read_faults(connection),
             "running": count_running(running),
             "trajectories": _counts(connection, t.Trajectory.reason),
             "generations": _generations(connection),
@@ -70,26 +72,23 @@ def _label_failures(connection: Connection) -> dict[str, int]:
 
 
 def _tasks(connection: Connection) -> dict[str, Any]:
-    """Return the tasks of each kind by state, their processor time and losses: one look at each."""
+    """Return the tasks of each kind by state, and their processor time: one look at each."""
     tasks: dict[str, dict[str, int]] = {}
     seconds: dict[str, float] = {}
-    total = 0
     rows = connection.execute(
         select(
             t.Task.kind,
             t.Task.status,
             func.count(),
             func.sum(t.Task.cpu_seconds),
-            func.sum(t.Task.losses),
         ).group_by(t.Task.kind, t.Task.status)
     )
-    for kind, state, count, spent, losses in rows:
+    for kind, state, count, spent in rows:
         tasks.setdefault(kind, {})[state] = count
-        total += losses
         if spent is not None:
             seconds[kind] = seconds.get(kind, 0.0) + spent
     rounded = {kind: round(spent, 2) for kind, spent in seconds.items()}
-    return {"tasks": tasks, "losses": total, "cpu_seconds": rounded}
+    return {"tasks": tasks, "cpu_seconds": rounded}
 
 
 def _generations(connection: Connection) -> list[dict[str, Any]]:

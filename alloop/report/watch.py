@@ -107,6 +107,8 @@ def line(summary: dict[str, Any]) -> str:
     words += [f"audit {error}" for error in _last_audit(summary)]
     if summary["utilisation"]:
         words.append(f"workers {100.0 * summary['utilisation']['part']:.0f} % busy")
+    if summary["driver"]:
+        words += [f"pool {pool['pool']} {pool['state']}" for pool in summary["pools"]]
     if summary["losses"]:
         words.append(f"{summary['losses']} tasks lost and repeated")
     if summary["verdict"]:

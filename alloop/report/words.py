@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from alloop.report.faults import fault_lines
 from alloop.report.usage import hours_words, usage_words
 
 
@@ -42,9 +43,7 @@ def status_lines(summary: dict[str, Any]) -> list[str]:
     lines += [_stage(summary, kind, several) for kind in summary["tasks"]]
     if summary["utilisation"]:
         lines.append(usage_words(summary["utilisation"]))
-    if summary["losses"]:
-        lines.append(f"tasks lost with their worker or driver and repeated: {summary['losses']}")
-    return lines
+    return lines + fault_lines(summary)
 
 
 def _stage(summary: dict[str, Any], kind: str, several: bool) -> str:

@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 
 from alloop import seeds
+from alloop.checkpoint import CheckpointFile, identity
 from alloop.errors import TrainingError
 from alloop.potentials.architectures import architecture
 from alloop.potentials.evaluation import check_elements
 from alloop.potentials.graphs.trainable import GraphTrainable
 from alloop.potentials.member import Member
 from alloop.training.adamw import AdamW
-from alloop.training.checkpoint import CheckpointFile, identity
 from alloop.training.dynamic_settings import (
     DynamicEpoch,
     DynamicReport,
@@ -47,6 +47,7 @@ def refine(
     on_epoch: Callable[[DynamicEpoch], None] | None = None,
     checkpoint: Path | None = None,
     checkpoint_s: float = 30.0,
+    lay_down_at: float | None = None,
 ) -> tuple[Member, DynamicReport]:
     """Train a member on; the same arguments give the same weights, bit for bit, on one thread.
 
@@ -67,6 +68,8 @@ def refine(
     checkpoint : file that keeps the state, written at the end of an epoch if ``checkpoint_s`` have
         passed since the last time. A run that finds its own state there goes on from it to the same
         weights; the file is the caller's to remove.
+    lay_down_at : value of ``time.monotonic()`` by which the run, if it has not ended, keeps its
+        state in the checkpoint and raises OutOfTime.
 
     Raises
     ------
@@ -81,7 +84,7 @@ def refine(
     file = None
     if checkpoint is not None:
         owner = identity("dynamic", member, trajectories, validation, settings, seed)
-        file = CheckpointFile(checkpoint, owner, checkpoint_s)
+        file = CheckpointFile(checkpoint, owner, checkpoint_s, lay_down_at)
         state = file.load()
         if state is not None:
             run.restore(state)

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from alloop import seeds
+from alloop.checkpoint import CheckpointFile, identity
 from alloop.errors import TrainingError
 from alloop.potentials.architectures import architecture
 from alloop.potentials.fitting import Prediction, Trainable
 from alloop.potentials.graphs.graph import ranges
 from alloop.potentials.member import Member
-from alloop.training.checkpoint import CheckpointFile, identity
 from alloop.training.data import Labels, TrainingSet, group_frames, labels_of
 from alloop.training.restarts import fit_with_restarts
 from alloop.training.settings import Epoch, TrainReport, TrainSettings
@@ -43,6 +43,7 @@ def train_joint(
     on_epoch: Callable[[Epoch], None] | None = None,
     checkpoint: Path | None = None,
     checkpoint_s: float = CHECKPOINT_S,
+    lay_down_at: float | None = None,
 ) -> tuple[list[Member], TrainReport]:
     """Fit one member for each level of theory; they share all weights but those of their heads.
 
@@ -60,7 +61,7 @@ def train_joint(
         level is shown about as often as the largest.
     start : a member whose weights are the first ones, of all heads; architecture and shape are
         its own, and the atomic energies of each level are fitted to what its networks leave.
-    metadata, should_stop, on_epoch, checkpoint, checkpoint_s : see ``train_member``.
+    metadata, should_stop, on_epoch, checkpoint, checkpoint_s, lay_down_at : see ``train_member``.
 
     Raises
     ------
@@ -97,7 +98,7 @@ def train_joint(
     file = None
     if checkpoint is not None:
         owner = identity("joint", list(data), settings, seed, kind, wanted, repeats, start)
-        file = CheckpointFile(checkpoint, owner, checkpoint_s)
+        file = CheckpointFile(checkpoint, owner, checkpoint_s, lay_down_at)
     fitted, report = fit_with_restarts(
         heads,
         labels,

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from alloop import seeds
+from alloop.checkpoint import identity
 from alloop.datasets import Dataset
 from alloop.errors import TrainingError
 from alloop.potentials.files import load_member, save_member
 from alloop.potentials.member import Member
-from alloop.training.checkpoint import identity
 from alloop.training.data import TrainingSet
 from alloop.training.settings import Epoch, TrainSettings
 from alloop.training.trainer import train_member

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from torch import Tensor
 
+from alloop.checkpoint import CheckpointFile
 from alloop.errors import TrainingError
-from alloop.training.checkpoint import CheckpointFile
 from alloop.training.data import Labels
 from alloop.training.fit import DivergedError, Fit, Fittable
 from alloop.training.settings import Epoch, TrainReport, TrainSettings

@@ -91,6 +91,7 @@ def learn(
     should_stop: Callable[[], bool] | None = None,
     checkpoint: Path | None = None,
     checkpoint_s: float = CHECKPOINT_S,
+    lay_down_at: float | None = None,
 ) -> tuple[Member, TrainReport]:
     """Fit one ordinary member at the upper level of theory; the same arguments, the same bytes.
 
@@ -111,9 +112,9 @@ def learn(
         random weights where there is none, as it was published.
     teachers : members of the upper level, fitted to the same labels; "distil" asks for them.
     freeze : patterns of the weights that "freeze" keeps, see ``Transfer``.
-    metadata, on_epoch, should_stop, checkpoint, checkpoint_s : see ``train_member``. "delta" is
-        two fits, one after the other, with a checkpoint each: the first has ``.difference``
-        appended to its name, and is removed when the second has ended.
+    metadata, on_epoch, should_stop, checkpoint, checkpoint_s, lay_down_at : see ``train_member``.
+        "delta" is two fits, one after the other, with a checkpoint each: the first has
+        ``.difference`` appended to its name, and is removed when the second has ended.
 
     Raises
     ------
@@ -138,6 +139,7 @@ def learn(
         should_stop,
         checkpoint,
         checkpoint_s,
+        lay_down_at,
     )
     if mode == "scratch":
         return fits.fit("scratch", upper)
@@ -171,6 +173,7 @@ class _Fits:
     should_stop: Callable[[], bool] | None
     checkpoint: Path | None
     checkpoint_s: float
+    lay_down_at: float | None
 
     def fit(
         self,
@@ -196,6 +199,7 @@ class _Fits:
             should_stop=self.should_stop,
             checkpoint=self.checkpoint,
             checkpoint_s=self.checkpoint_s,
+            lay_down_at=self.lay_down_at,
         )
 
     def slower(self, rate: str, *, energies_only: bool = False) -> TrainSettings:
@@ -239,6 +243,7 @@ class _Fits:
             should_stop=self.should_stop,
             checkpoint=self.checkpoint,
             checkpoint_s=self.checkpoint_s,
+            lay_down_at=self.lay_down_at,
         )
         return members[1], report
 

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from alloop import seeds
+from alloop.checkpoint import CheckpointFile, identity
 from alloop.errors import TrainingError
 from alloop.potentials.architectures import architecture
 from alloop.potentials.fitting import Trainable
 from alloop.potentials.member import Member
 from alloop.training.atom_energies import fit_atom_energies
-from alloop.training.checkpoint import CheckpointFile, identity
 from alloop.training.data import TrainingSet, group_frames, labels_of
 from alloop.training.restarts import fit_with_restarts
 from alloop.training.settings import Epoch, TrainReport, TrainSettings
@@ -51,6 +51,7 @@ def train_member(
     on_epoch: Callable[[Epoch], None] | None = None,
     checkpoint: Path | None = None,
     checkpoint_s: float = CHECKPOINT_S,
+    lay_down_at: float | None = None,
 ) -> tuple[Member, TrainReport]:
     """Fit one member; the same arguments give the same weights, bit for bit, on one thread.
 
@@ -75,6 +76,8 @@ def train_member(
         ``checkpoint_s`` have passed. A fit that finds its own state there goes on from it and
         ends with the same weights, bit for bit; the caller removes it. What else was found
         there is said in the report.
+    lay_down_at : value of ``time.monotonic()`` by which the fit, if it has not ended, keeps its
+        state in the checkpoint and raises OutOfTime.
 
     Raises
     ------
@@ -92,9 +95,10 @@ def train_member(
         problem = _problem(data, kind, size, shape, atom_energies, start, seed)
     file = None
     if checkpoint is not None:
-        parts = problem.kind, problem.shape, problem.energies, start, transfer, repeats
+        # Nothing that is computed: another processor may compute other last bits.
+        parts = problem.kind, problem.shape, atom_energies, start, transfer, repeats
         owner = identity("member", data, settings, level_of_theory, seed, *parts)
-        file = CheckpointFile(checkpoint, owner, checkpoint_s)
+        file = CheckpointFile(checkpoint, owner, checkpoint_s, lay_down_at)
     fitted, report = fit_with_restarts(
         problem.potential,
         labels_of(data, problem.energies),

@@ -14,9 +14,10 @@ from sqlalchemy.dialects.sqlite import insert as insert_or
 from sqlalchemy.orm import Session
 
 from alloop.artifacts import ArtifactStore
-from alloop.frames import Frame
 from alloop_db import schema as t
-from alloop_db.arrays import blob_to_integers, blob_to_vectors, floats_to_blob
+from alloop_db.arrays import floats_to_blob
+from alloop_db.frame_rows import add_frames, add_rows, request_labels
+from alloop_db.label_rows import commit_label
 from alloop_db.sessions import record_event
 
 Result = dict[str, Any]
@@ -24,10 +25,14 @@ Result = dict[str, Any]
 
 def record_environment(session: Session, environment: Result) -> int:
     """Return the row of an environment, adding it when it is new."""
-    session.execute(insert_or(t.Environment).values(**environment).on_conflict_do_nothing())
-    return session.scalars(
-        select(t.Environment.environment_id).where(t.Environment.sha256 == environment["sha256"])
-    ).one()
+    known = select(t.Environment.environment_id).where(
+        t.Environment.sha256 == environment["sha256"]
+    )
+    found = session.scalar(known)
+    if found is None:
+        session.execute(insert_or(t.Environment).values(**environment).on_conflict_do_nothing())
+        found = session.scalars(known).one()
+    return found
 
 
 def record_artifacts(session: Session, artifacts: Iterable[Result], task_id: int | None) -> None:
@@ -53,48 +58,6 @@ def _generation(session: Session, task: t.Task) -> t.Generation:
     return session.scalars(select(t.Generation).where(t.Generation.number == task.generation)).one()
 
 
-def _add_frame(
-    session: Session, system: t.System, positions: Any, **columns: Any
-) -> t.FrameRow | None:
-    """Add a frame; None if the very same geometry is already there."""
-    frame = Frame(
-        numbers=blob_to_integers(system.numbers),
-        positions=np.asarray(positions),
-        charge=system.charge,
-        multiplicity=system.multiplicity,
-        cell=None if system.cell is None else blob_to_vectors(system.cell),
-        pbc=(system.pbc[0] == "T", system.pbc[1] == "T", system.pbc[2] == "T"),
-    )
-    if session.scalar(select(t.FrameRow.frame_id).where(t.FrameRow.key == frame.key)):
-        return None
-    row = t.FrameRow(
-        key=frame.key,
-        system_id=system.system_id,
-        n_atoms=frame.n_atoms,
-        positions=floats_to_blob(frame.positions),
-        cell=None if frame.cell is None else floats_to_blob(frame.cell),
-        **columns,
-    )
-    session.add(row)
-    session.flush()
-    return row
-
-
-def _request_label(
-    session: Session, frame_id: int, generation_id: int, tiers: Sequence[str]
-) -> None:
-    for level in _levels(session, tiers):
-        session.add(
-            t.LabelRow(
-                frame_id=frame_id,
-                level_of_theory_id=level,
-                generation_id=generation_id,
-                status="pending",
-                tries=0,
-            )
-        )
-
-
 def _levels(session: Session, tiers: Sequence[str]) -> list[int]:
     """Return the levels of theory of tiers; that of the first tier if none is named."""
     query = select(t.LevelOfTheory.level_of_theory_id).order_by(t.LevelOfTheory.level_of_theory_id)
@@ -110,62 +73,25 @@ def commit_prepare(session: Session, task: t.Task, result: Result, store: Artifa
     generation = _generation(session, task)
     with np.load(store.get(result["artifact"], ".npz"), allow_pickle=False) as arrays:
         initial = arrays["initial"]
-    for index, (positions, split) in enumerate(zip(initial, result["splits"], strict=True)):
-        frame = _add_frame(
-            session,
-            system,
-            positions,
-            generation_id=generation.generation_id,
-            source=result["sampler"],
-            split=split,
-        )
-        if frame is None:
-            continue
-        session.add(
-            t.Decision(
-                frame_id=frame.frame_id,
-                generation_id=generation.generation_id,
-                task_id=task.task_id,
-                action="initial",
-                rule=result["sampler"],
-                numbers=result["numbers"] | {"draw": index},
-            )
-        )
-        _request_label(session, frame.frame_id, generation.generation_id, ())
-
-
-def commit_label(session: Session, task: t.Task, result: Result, _: ArtifactStore) -> None:
-    """Fill labels; a failed one goes back to pending while its reason may be cured by a retry."""
-    for record in result["labels"]:
-        label = session.scalars(
-            select(t.LabelRow)
-            .join(t.FrameRow, t.FrameRow.frame_id == t.LabelRow.frame_id)
-            .where(t.FrameRow.key == record["frame_key"], t.LabelRow.task_id == task.task_id)
-        ).one_or_none()
-        if label is None or label.status != "pending":
-            continue
-        record_attempt(
-            session,
-            label,
-            task,
-            status=record["status"],
-            error_class=record.get("error_class"),
-            error_text=record.get("error_text"),
-            seconds=record["seconds"],
-            program=record["program"],
-            attempted_at=record["attempted_at"],
-        )
-        label.task_id = None
-        if record["status"] == "done":
-            label.energy = record["energy"]
-            if record["forces"] is not None:
-                label.forces = floats_to_blob(record["forces"])
-            label.diagnostics = record.get("diagnostics") or None
-            label.status, label.done_at = "done", t.now()
-        else:
-            label.tries += 1
-            again = record["retryable"] and label.tries <= task.spec["retries"]
-            label.status = "pending" if again else "failed"
+    about = {"generation_id": generation.generation_id, "source": result["sampler"]}
+    frame_ids = add_frames(
+        session, system, initial, [about | {"split": split} for split in result["splits"]]
+    )
+    chosen = [(index, frame_id) for index, frame_id in enumerate(frame_ids) if frame_id is not None]
+    decisions = [
+        {
+            "frame_id": frame_id,
+            "generation_id": generation.generation_id,
+            "task_id": task.task_id,
+            "action": "initial",
+            "rule": result["sampler"],
+            "numbers": result["numbers"] | {"draw": index},
+        }
+        for index, frame_id in chosen
+    ]
+    add_rows(session, t.Decision, decisions)
+    wanted = [frame_id for _, frame_id in chosen]
+    request_labels(session, wanted, generation.generation_id, _levels(session, ()))
 
 
 def record_attempt(
@@ -195,18 +121,16 @@ def commit_explore(session: Session, task: t.Task, result: Result, _: ArtifactSt
 def _add_trajectories(session: Session, task: t.Task, result: Result, about: Result) -> None:
     system = _system(session, task.spec["system"]["name"])
     generation = _generation(session, task)
-    for replica in result["replicas"]:
-        session.add(
-            t.Trajectory(
-                artifact_id=artifact_id(session, result["artifact"]),
-                system_id=system.system_id,
-                generation_id=generation.generation_id,
-                committee_id=task.spec["committee_id"],
-                task_id=task.task_id,
-                **about,
-                **replica,
-            )
-        )
+    if not result["replicas"]:
+        return
+    about = about | {
+        "artifact_id": artifact_id(session, result["artifact"]),
+        "system_id": system.system_id,
+        "generation_id": generation.generation_id,
+        "committee_id": task.spec["committee_id"],
+        "task_id": task.task_id,
+    }
+    add_rows(session, t.Trajectory, [about | replica for replica in result["replicas"]])
 
 
 def commit_select(session: Session, task: t.Task, result: Result, _: ArtifactStore) -> None:
@@ -214,41 +138,36 @@ def commit_select(session: Session, task: t.Task, result: Result, _: ArtifactSto
     system = _system(session, task.spec["system"]["name"])
     generation = _generation(session, task)
     generation.numbers = generation.numbers | {system.name: result["numbers"]}
-    for item in result["decisions"]:
-        frame = _add_frame(
-            session,
-            system,
-            item["positions"],
-            generation_id=generation.generation_id,
-            trajectory_id=item["trajectory_id"],
-            step=item["step"],
-            time=item["time"],
-            source=item["route"],
-            split=item["split"],
-        )
-        if frame is None:
-            continue
-        prediction = item["prediction"]
-        session.add(
-            t.Prediction(
-                frame_id=frame.frame_id,
-                committee_id=task.spec["committee_id"],
-                **_as_columns(prediction),
-            )
-        )
-        session.add(
-            t.Decision(
-                frame_id=frame.frame_id,
-                generation_id=generation.generation_id,
-                task_id=task.task_id,
-                action=item["action"],
-                rule=item["rule"],
-                numbers=item["numbers"],
-            )
-        )
-        if item["action"] in ("selected", "audit", "validation"):
-            tiers = task.spec.get("tiers", ())
-            _request_label(session, frame.frame_id, generation.generation_id, tiers)
+    items = result["decisions"]
+    frame_ids = add_frames(
+        session,
+        system,
+        [item["positions"] for item in items],
+        [_found(item) | {"generation_id": generation.generation_id} for item in items],
+    )
+    new = [(item, frame) for item, frame in zip(items, frame_ids, strict=True) if frame is not None]
+    committee_id = task.spec["committee_id"]
+    predictions = [
+        {"frame_id": frame, "committee_id": committee_id, **_as_columns(item["prediction"])}
+        for item, frame in new
+    ]
+    add_rows(session, t.Prediction, predictions)
+    about = {"generation_id": generation.generation_id, "task_id": task.task_id}
+    add_rows(session, t.Decision, [_decided(item, frame) | about for item, frame in new])
+    wanted = [frame for item, frame in new if item["action"] in ("selected", "audit", "validation")]
+    levels = _levels(session, task.spec.get("tiers", ()))
+    request_labels(session, wanted, generation.generation_id, levels)
+
+
+def _found(item: Result) -> Result:
+    """Return where a frame was found, as columns."""
+    names = ("trajectory_id", "step", "time", "split")
+    return {name: item[name] for name in names} | {"source": item["route"]}
+
+
+def _decided(item: Result, frame_id: int) -> Result:
+    names = ("action", "rule", "numbers")
+    return {name: item[name] for name in names} | {"frame_id": frame_id}
 
 
 def commit_train(session: Session, task: t.Task, result: Result, _: ArtifactStore) -> None:
@@ -326,7 +245,7 @@ def commit_promote(session: Session, task: t.Task, result: Result, _: ArtifactSt
                 numbers=item["numbers"] | {"tier": tier},
             )
         )
-        _request_label(session, frame.frame_id, generation.generation_id, [tier])
+        request_labels(session, [frame.frame_id], generation.generation_id, [level])
         if item["prediction"] is not None:
             session.execute(
                 insert_or(t.Prediction)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import takewhile
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, select
+from sqlalchemy import Connection, Row, case, func, select
 
 from alloop_db import schema as t
 from alloop_db.arrays import blob_to_vectors
@@ -111,6 +111,15 @@ def read_needs(connection: Connection) -> tuple[LabelNeed, ...]:
 
 
 def _needs_of(connection: Connection, level: int) -> tuple[LabelNeed, ...]:
+    short_of_memory = (
+        select(func.count())
+        .where(
+            t.LabelAttempt.label_id == t.LabelRow.label_id,
+            # Not by the index of reasons: a label has few attempts.
+            func.coalesce(t.LabelAttempt.error_class, "") == "out_of_memory",
+        )
+        .scalar_subquery()
+    )
     rows = connection.execute(
         select(
             t.LabelRow.label_id,
@@ -120,6 +129,7 @@ def _needs_of(connection: Connection, level: int) -> tuple[LabelNeed, ...]:
             t.FrameRow.key,
             t.FrameRow.positions,
             t.System.name,
+            case((t.LabelRow.tries > 0, short_of_memory), else_=0).label("short_of_memory"),
         )
         .join(t.FrameRow, t.FrameRow.frame_id == t.LabelRow.frame_id)
         .join(t.System, t.System.system_id == t.FrameRow.system_id)
@@ -141,6 +151,7 @@ def _needs_of(connection: Connection, level: int) -> tuple[LabelNeed, ...]:
             blob_to_vectors(row.positions).tolist(),
             row.tries,
             row.alone,
+            row.short_of_memory,
         )
         for row in rows
     )

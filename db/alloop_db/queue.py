@@ -6,11 +6,11 @@ result lies in a file before it is committed, and a commit is made once, whoever
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Engine, func, select, update
+from sqlalchemy import Engine, Select, bindparam, func, select, true, union_all, update
 from sqlalchemy.dialects.sqlite import insert as insert_or
 from sqlalchemy.orm import Session
 
@@ -47,11 +47,23 @@ class TaskIntent:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A task handed out for submission."""
+    """A task handed out for submission.
+
+    ``losses`` counts its attempts in a row that were lost and got it no further.
+    """
 
     key: str
     kind: str
     spec: dict[str, Any]
+    losses: int = 0
+
+
+# Made once: to put a statement together takes longer than to carry it out.
+_TASKS, _LABELS = (t.Base.metadata.tables[one.__tablename__] for one in (t.Task, t.LabelRow))
+_ADD = insert_or(_TASKS).on_conflict_do_nothing(index_elements=["key"]).returning(_TASKS.c.task_id)
+_GIVE = (
+    update(_LABELS).where(_LABELS.c.label_id == bindparam("row")).values(task_id=bindparam("task"))
+)
 
 
 class TaskQueue:
@@ -65,53 +77,35 @@ class TaskQueue:
         if not intents:
             return 0
         new = 0
+        given: list[dict[str, int]] = []
         with transaction(self._engine) as session:
             for intent in intents:
-                statement = (
-                    insert_or(t.Task)
-                    .values(
-                        key=intent.key,
-                        kind=intent.kind,
-                        spec=intent.spec,
-                        generation=intent.generation,
-                        priority=intent.priority,
-                        status="pending",
-                        tries=0,
-                        losses=0,
-                        created_at=t.now(),
-                    )
-                    .on_conflict_do_nothing(index_elements=["key"])
-                    .returning(t.Task.task_id)
-                )
-                task_id = session.scalar(statement)
-                if task_id is None:
-                    continue
-                new += 1
-                if intent.labels:
-                    session.execute(
-                        update(t.LabelRow)
-                        .where(t.LabelRow.label_id.in_(intent.labels))
-                        .values(task_id=task_id)
-                    )
+                task_id = session.scalar(_ADD, _columns(intent))
+                if task_id is not None:
+                    new += 1
+                    given += [{"row": row, "task": task_id} for row in intent.labels]
+            if given:
+                session.execute(_GIVE, given)
         return new
 
-    def claim(self, limit: int, epoch: int) -> list[Claim]:
-        """Hand out up to ``limit`` pending tasks and mark them running."""
+    def claim(
+        self, limit: int, epoch: int, work: Mapping[str, Collection[str] | None] | None = None
+    ) -> list[Claim]:
+        """Hand out up to ``limit`` pending tasks and mark them running.
+
+        ``work`` names the kinds of task that are wanted, each with the tiers that it may be for,
+        None for any; without it all are wanted.
+        """
         if limit <= 0:
             return []
         with transaction(self._engine) as session:
-            rows = session.execute(
-                select(t.Task.task_id, t.Task.key, t.Task.kind, t.Task.spec)
-                .where(t.Task.status == "pending")
-                .order_by(t.Task.priority, t.Task.task_id)
-                .limit(limit)
-            ).all()
+            rows = session.execute(_pending(limit, work)).all()
             session.execute(
                 update(t.Task)
                 .where(t.Task.task_id.in_([row.task_id for row in rows]))
                 .values(status="running", epoch=epoch, submitted_at=t.now())
             )
-        return [Claim(row.key, row.kind, row.spec) for row in rows]
+        return [Claim(row.key, row.kind, row.spec, row.losses) for row in rows]
 
     def open_keys(self) -> list[str]:
         """Return the keys of tasks that are not finished."""
@@ -150,17 +144,21 @@ class TaskQueue:
                 _release_labels(session, task)
             return task.status
 
-    def lose(self, key: str, reason: str, *, advanced: bool = False) -> str:
+    def lose(
+        self, key: str, reason: str, *, advanced: bool = False, pool: str = "", host: str = ""
+    ) -> str:
         """Note that a task was lost with its worker; return its new status, pending or failed.
 
-        ``advanced`` says whether it has left parts that the next attempt goes on from.
+        ``advanced`` says whether it has left parts that the next attempt goes on from, ``pool``
+        and ``host`` where it was lost.
         """
         with transaction(self._engine) as session:
             task = _task(session, key)
             if task.status in ("pending", "running"):
                 _set_back(session, task, "Lost", reason, advanced=advanced)
                 text = f"{task.kind} {key[:12]}: {reason}"
-                record_event(session, "loss", text, {"losses": task.losses})
+                details = {"losses": task.losses, "pool": pool, "host": host}
+                record_event(session, "loss", text, details)
             return task.status
 
     def hand_back(self, key: str, reason: str, *, advanced: bool, seconds: float) -> str:
@@ -234,6 +232,42 @@ class TaskQueue:
             return [f"{task.kind} {task.key[:12]}" for task in rows]
 
 
+def _pending(
+    limit: int, work: Mapping[str, Collection[str] | None] | None
+) -> Select[tuple[int, str, str, dict[str, Any], int]]:
+    """Return what asks for the tasks that come next.
+
+    Kind by kind, each by an index: what is not wanted may lie there by the hundred thousand.
+    """
+    columns = (t.Task.task_id, t.Task.key, t.Task.kind, t.Task.spec, t.Task.losses)
+    order = (t.Task.priority, t.Task.task_id)
+    if work is None:
+        return select(*columns).where(t.Task.status == "pending").order_by(*order).limit(limit)
+    tier = t.Task.spec["tier"].as_string()
+    chosen = [
+        select(t.Task.task_id)
+        .where(t.Task.status == "pending", t.Task.kind == kind)
+        # Tasks of an older alloop do not say their tier.
+        .where(true() if tiers is None else tier.in_(tiers) | tier.is_(None))
+        .order_by(*order)
+        .limit(limit)
+        .subquery()
+        for kind, tiers in work.items()
+    ]
+    ids = union_all(*(select(one.c.task_id) for one in chosen))
+    return select(*columns).where(t.Task.task_id.in_(ids)).order_by(*order).limit(limit)
+
+
+def _columns(intent: TaskIntent) -> dict[str, Any]:
+    names = ("key", "kind", "spec", "generation", "priority")
+    return {name: getattr(intent, name) for name in names} | {
+        "status": "pending",
+        "tries": 0,
+        "losses": 0,
+        "created_at": t.now(),
+    }
+
+
 def _task(session: Session, key: str) -> t.Task:
     task = session.scalar(select(t.Task).where(t.Task.key == key))
     if task is None:
@@ -272,7 +306,9 @@ def _release_labels(session: Session, task: t.Task) -> None:
     Nobody knows which of several frames is to blame: each gets a task of its own. A frame that
     was alone has failed, and its attempt says how.
     """
-    labels = session.scalars(select(t.LabelRow).where(t.LabelRow.task_id == task.task_id)).all()
+    labels = session.scalars(
+        select(t.LabelRow).where(t.LabelRow.status == "pending", t.LabelRow.task_id == task.task_id)
+    ).all()
     for label in labels:
         label.task_id = None
         if len(labels) > 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection, Row, case, func, select
+from sqlalchemy import Connection, Row, func, or_, select
 
 from alloop_db import label_reader, spacetime_reader
 from alloop_db import schema as t
@@ -14,98 +14,76 @@ from alloop_db.state import (
     CommitteeState,
     EvaluationState,
     GenerationState,
-    ReplicaState,
     ShardState,
     SnapshotState,
     SystemState,
 )
+from alloop_db.trajectory_reader import TrajectoryReader
 
 
-def read_state(connection: Connection) -> CampaignState:
-    """Return the planner's view of the campaign."""
-    number, generation_id, tier = connection.execute(
-        select(t.Generation.number, t.Generation.generation_id, t.LevelOfTheory.tier)
-        .join(
-            t.LevelOfTheory,
-            t.LevelOfTheory.level_of_theory_id == t.Generation.level_of_theory_id,
-        )
-        .order_by(t.Generation.number.desc())
-        .limit(1)
-    ).one()
-    return CampaignState(
-        systems=_systems(connection),
-        generation=_generation(connection, number, generation_id, tier),
-        explorer=_committee(connection, t.Generation.number == number - 1),
-        explorer_snapshots=_snapshots(connection, number - 1),
-        below=_below(connection, tier),
-        tasks=_tasks(connection, number),
-        needs=label_reader.read_needs(connection),
-        open_label_tasks=connection.scalar(
-            select(func.count()).where(
-                t.Task.kind == "label", t.Task.status.in_(("pending", "running"))
+class StateReader:
+    """Reads the planner's view of the campaign, again and again.
+
+    What is never changed, only added to, it reads again where something was added.
+    """
+
+    def __init__(self) -> None:
+        self._trajectories = TrajectoryReader()
+        self._records: dict[int, dict[str, Any]] = {}
+
+    def read(self, connection: Connection) -> CampaignState:
+        """Return the planner's view of the campaign."""
+        number, generation_id, tier = connection.execute(
+            select(t.Generation.number, t.Generation.generation_id, t.LevelOfTheory.tier)
+            .join(
+                t.LevelOfTheory,
+                t.LevelOfTheory.level_of_theory_id == t.Generation.level_of_theory_id,
             )
+            .order_by(t.Generation.number.desc())
+            .limit(1)
+        ).one()
+        known = self._trajectories.read(connection, generation_id)
+        return CampaignState(
+            systems=self._systems(connection),
+            generation=_generation(connection, number, generation_id, tier, known.shards),
+            explorer=_committee(connection, t.Generation.number == number - 1),
+            explorer_snapshots=_snapshots(connection, number - 1),
+            below=_below(connection, tier),
+            tasks=_tasks(connection, number),
+            needs=label_reader.read_needs(connection),
+            open_label_tasks=connection.scalar(
+                select(func.count()).where(
+                    t.Task.kind == "label", t.Task.status.in_(("pending", "running"))
+                )
+            )
+            or 0,
+            tiers=label_reader.read_tiers(connection),
+            tier_of=_tier_of(connection),
+            seconds=connection.scalar(select(t.CampaignRow.seconds)) or 0.0,
+            evaluations=_evaluations(connection),
+            nve_shards=known.nve_shards,
+            spacetime=spacetime_reader.read_models(connection),
+            fits=spacetime_reader.read_tasks(connection, "fit_spacetime"),
+            probes=spacetime_reader.read_tasks(connection, "probe_spacetime"),
+            begun=known.begun,
+            stability=known.stability,
         )
-        or 0,
-        tiers=label_reader.read_tiers(connection),
-        tier_of=_tier_of(connection),
-        seconds=connection.scalar(select(t.CampaignRow.seconds)) or 0.0,
-        evaluations=_evaluations(connection),
-        nve_shards=read_shards(connection, t.Trajectory.ensemble == "nve"),
-        spacetime=spacetime_reader.read_models(connection),
-        fits=spacetime_reader.read_tasks(connection, "fit_spacetime"),
-        probes=spacetime_reader.read_tasks(connection, "probe_spacetime"),
-        begun=spacetime_reader.read_begun(connection),
-        stability=_stability(connection),
-    )
 
-
-def read_shards(connection: Connection, condition: object) -> tuple[ShardState, ...]:
-    """Return the shards whose trajectories meet a condition, in the order of their making."""
-    rows = connection.execute(
-        select(
-            t.Artifact.sha256,
-            t.System.name,
-            t.Trajectory.route,
-            t.Trajectory.ensemble,
-            t.Trajectory.committee_id,
-            t.LevelOfTheory.tier,
-            t.Generation.number,
-            t.Trajectory.trajectory_id,
-            t.Trajectory.replica,
-            t.Trajectory.split,
-            t.Trajectory.seed,
-            t.Trajectory.n_stable,
-            t.Trajectory.reason,
+    def _systems(self, connection: Connection) -> dict[str, SystemState]:
+        """Return the systems; only whether they are prepared can change."""
+        if not self._records:
+            rows = connection.execute(select(t.System.__table__)).all()
+            self._records = {row.system_id: system_record(row) for row in rows}  # type: ignore[arg-type]  # a row has the columns of its table
+        records = self._records
+        prepared = connection.execute(
+            select(t.System.system_id, t.Artifact.sha256)
+            .join(t.Artifact, t.Artifact.artifact_id == t.System.artifact_id, isouter=True)
+            .order_by(t.System.system_id)
         )
-        .join(t.Artifact, t.Artifact.artifact_id == t.Trajectory.artifact_id)
-        .join(t.System, t.System.system_id == t.Trajectory.system_id)
-        .join(t.Generation, t.Generation.generation_id == t.Trajectory.generation_id)
-        .join(t.Committee, t.Committee.committee_id == t.Trajectory.committee_id)
-        .join(t.LevelOfTheory, t.LevelOfTheory.level_of_theory_id == t.Committee.level_of_theory_id)
-        .where(condition)  # type: ignore[arg-type]  # a column expression, which mypy sees as bool
-        .order_by(t.Generation.number, t.Artifact.sha256, t.Trajectory.replica)
-    ).all()
-    shards: dict[str, list[ReplicaState]] = {}
-    heads = {}
-    for row in rows:
-        heads[row.sha256] = row
-        replica = ReplicaState(
-            row.trajectory_id, row.replica, row.split, row.seed, row.n_stable, row.reason
-        )
-        shards.setdefault(row.sha256, []).append(replica)
-    return tuple(
-        ShardState(
-            sha256=sha256,
-            system=heads[sha256].name,
-            route=heads[sha256].route,
-            ensemble=heads[sha256].ensemble,
-            committee_id=heads[sha256].committee_id,
-            tier=heads[sha256].tier,
-            generation=heads[sha256].number,
-            replicas=tuple(replicas),
-        )
-        for sha256, replicas in shards.items()
-    )
+        return {
+            records[system_id]["name"]: SystemState(system_id, records[system_id], sha256)
+            for system_id, sha256 in prepared
+        }
 
 
 def system_record(row: t.System) -> dict[str, Any]:
@@ -121,18 +99,6 @@ def system_record(row: t.System) -> dict[str, Any]:
     }
 
 
-def _systems(connection: Connection) -> dict[str, SystemState]:
-    rows = connection.execute(
-        select(t.System.__table__, t.Artifact.sha256)
-        .join(t.Artifact, t.Artifact.artifact_id == t.System.artifact_id, isouter=True)
-        .order_by(t.System.system_id)
-    ).all()
-    return {
-        row.name: SystemState(row.system_id, system_record(row), row.sha256)  # type: ignore[arg-type]  # a row has the columns of its table
-        for row in rows
-    }
-
-
 def _tier_of(connection: Connection) -> dict[int, str]:
     rows = connection.execute(
         select(t.Generation.number, t.LevelOfTheory.tier).join(
@@ -145,13 +111,21 @@ def _tier_of(connection: Connection) -> dict[int, str]:
 
 def _tasks(connection: Connection, number: int) -> dict[str, str]:
     rows = connection.execute(
-        select(t.Task.key, t.Task.status).where(t.Task.generation == number, t.Task.kind != "label")
+        select(t.Task.key, t.Task.status).where(
+            t.Task.generation == number,
+            # Not ``!=``: so those of labels, which are many, are not even looked at.
+            or_(t.Task.kind < "label", t.Task.kind > "label"),
+        )
     )
     return dict(rows.all())
 
 
 def _generation(
-    connection: Connection, number: int, generation_id: int, tier: str
+    connection: Connection,
+    number: int,
+    generation_id: int,
+    tier: str,
+    shards: tuple[ShardState, ...],
 ) -> GenerationState:
     rows = connection.execute(
         select(t.Model.mode, t.Model.member, t.Artifact.sha256)
@@ -171,7 +145,7 @@ def _generation(
         snapshots=_snapshots(connection, number),
         models=models,
         committee=_committee(connection, t.Generation.number == number),
-        shards=read_shards(connection, t.Trajectory.generation_id == generation_id),
+        shards=shards,
         promotion=promotion,
         approved=promotion is not None and label_reader.is_approved(connection, number),
         # In the first tier nobody is promoted, and there may be a million.
@@ -261,21 +235,6 @@ def _calibration(row: Row[Any] | None) -> dict[str, Any] | None:
         return None
     hidden = ("calibration_id", "committee_id")
     return {name: value for name, value in row._mapping.items() if name not in hidden}
-
-
-def _stability(connection: Connection) -> dict[int, tuple[int, int]]:
-    rows = connection.execute(
-        select(
-            t.Generation.number,
-            func.count(),
-            func.sum(case((t.Trajectory.reason == "completed", 1), else_=0)),
-        )
-        .join(t.Generation, t.Generation.generation_id == t.Trajectory.generation_id)
-        # Those of probes come when they come: a verdict must not depend on it.
-        .where(t.Trajectory.route != t.PROBE_ROUTE)
-        .group_by(t.Generation.number)
-    )
-    return {number: (total, complete) for number, total, complete in rows}
 
 
 def _evaluations(connection: Connection) -> tuple[EvaluationState, ...]:

@@ -194,14 +194,20 @@ class Task(Base):
     """Work sent to a worker: the intent is committed before it is submitted."""
 
     __tablename__ = "task"
-    __table_args__ = (_one_of("status", TASK_STATES), Index(None, "status", "priority"))
+    __table_args__ = (
+        _one_of("status", TASK_STATES),
+        Index(None, "status", "priority"),
+        Index(None, "status", "kind", "priority"),
+        # With every plan those of a generation are looked at, but not its labels', which are many.
+        Index(None, "generation", "kind"),
+    )
     task_id: Mapped[int] = _column("key", primary_key=True)
     key: Mapped[str] = _column("hash of kind and spec: equal work is recognised", unique=True)
     kind: Mapped[str] = _column(
         "prepare, explore, select, promote, label, train, transfer, score, evaluate, fit_spacetime,"
         " probe_spacetime, or import for labels made elsewhere"
     )
-    generation: Mapped[int] = _column("number of the generation it serves", index=True)
+    generation: Mapped[int] = _column("number of the generation it serves")
     spec: Mapped[dict[str, Any]] = _column("everything the worker needs, as JSON")
     priority: Mapped[int] = _column("lower goes first")
     status: Mapped[str] = _column("pending, running, done or failed")
@@ -328,7 +334,8 @@ class LabelRow(Base):
         CheckConstraint("status != 'done' OR energy IS NOT NULL", name="complete"),
         Index(None, "generation_id", "status"),
         Index(None, "status", "task_id"),
-        Index(None, "level_of_theory_id", "status"),
+        # With every plan the pending ones are looked for that no open task is to make.
+        Index(None, "level_of_theory_id", "status", "task_id"),
     )
     label_id: Mapped[int] = _column("key", primary_key=True)
     frame_id: Mapped[int] = _reference("frame", "the frame")

@@ -8,15 +8,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import insert, select
+from sqlalchemy import insert, literal, select
 from sqlalchemy.orm import Session
 
-from alloop.artifacts import ArtifactStore
-from alloop.datasets import Dataset, save_dataset
+from alloop.artifacts import ArtifactStore, save_arrays
+from alloop.datasets import Dataset
 from alloop.errors import LedgerError
 from alloop.frames import Frame
 from alloop_db import schema as t
 from alloop_db.arrays import blob_to_integers, blob_to_vectors
+from alloop_db.columns import PIECES, Columns, read_columns
 from alloop_db.commits import artifact_id, record_artifacts
 
 Rows = Sequence[Any]
@@ -51,28 +52,13 @@ def _seal(session: Session, number: int, level: int, store: ArtifactStore) -> in
     a file of their own, which judges the models and is never trained on. Sealing the same labels
     again changes nothing.
     """
-    rows = session.execute(
-        select(t.LabelRow, t.FrameRow, t.System, t.LevelOfTheory.name, t.Trajectory.seed)
-        .join(t.FrameRow, t.FrameRow.frame_id == t.LabelRow.frame_id)
-        .join(t.System, t.System.system_id == t.FrameRow.system_id)
-        .join(t.LevelOfTheory, t.LevelOfTheory.level_of_theory_id == t.LabelRow.level_of_theory_id)
-        .join(t.Trajectory, t.Trajectory.trajectory_id == t.FrameRow.trajectory_id, isouter=True)
-        .where(t.LabelRow.status == "done", t.LabelRow.level_of_theory_id == level)
-        # By content, not by row number: a campaign that was killed may have inserted frames in
-        # another order, and must still train on the same bytes.
-        .order_by(t.FrameRow.key)
-    ).all()
-    members = [row for row in rows if row.FrameRow.split != "audit"]
-    if not members:
+    name = session.get_one(t.LevelOfTheory, level).name
+    sha256, n_labels = _digest(session, number, level, name)
+    if not n_labels:
         return 0
-    digest = hashlib.sha256(f"generation {number}\n".encode())
-    for row in members:
-        digest.update(f"{row.FrameRow.key} {row.name} {row.FrameRow.split}\n".encode())
-    sha256 = digest.hexdigest()
-    known = session.scalar(select(t.Snapshot.n_labels).where(t.Snapshot.sha256 == sha256))
-    if known is not None:
-        return known
-    audit = [row for row in rows if row.FrameRow.split == "audit"]
+    if session.scalar(select(t.Snapshot.snapshot_id).where(t.Snapshot.sha256 == sha256)):
+        return n_labels
+    members, audit = read_columns(session, level, name)
     generation_id = session.scalars(
         select(t.Generation.generation_id).where(t.Generation.number == number)
     ).one()
@@ -81,29 +67,46 @@ def _seal(session: Session, number: int, level: int, store: ArtifactStore) -> in
         level_of_theory_id=level,
         generation_id=generation_id,
         artifact_id=artifact_id(session, _store(session, "snapshot", members, store)),
-        held_out=_store(session, "held_out", audit, store) if audit else None,
-        n_labels=len(members),
+        held_out=_store(session, "held_out", audit, store) if len(audit) else None,
+        n_labels=n_labels,
     )
     session.add(snapshot)
     session.flush()
     session.execute(
-        insert(t.SnapshotMember),
-        [
-            {
-                "snapshot_id": snapshot.snapshot_id,
-                "label_id": row.LabelRow.label_id,
-                "split": row.FrameRow.split,
-            }
-            for row in members
-        ],
+        insert(t.SnapshotMember).from_select(
+            ["snapshot_id", "label_id", "split"],
+            select(literal(snapshot.snapshot_id), t.LabelRow.label_id, t.FrameRow.split)
+            .join(t.FrameRow, t.FrameRow.frame_id == t.LabelRow.frame_id)
+            .where(*_done(level), t.FrameRow.split != "audit")
+            .order_by(t.LabelRow.label_id),
+        )
     )
     snapshot.sealed_at = t.now()
-    return len(members)
+    return n_labels
 
 
-def _store(session: Session, kind: str, rows: Rows, store: ArtifactStore) -> str:
-    data = dataset_of(rows)
-    sha256 = store.add(".npz", lambda path: save_dataset(path, data))
+def _done(level: int) -> tuple[Any, Any]:
+    return t.LabelRow.status == "done", t.LabelRow.level_of_theory_id == level
+
+
+def _digest(session: Session, number: int, level: int, name: str) -> tuple[str, int]:
+    """Return the hash of a training set over frames, level and splits, and its size."""
+    rows = session.execute(
+        select(t.FrameRow.key, t.FrameRow.split)
+        .join(t.LabelRow, t.LabelRow.frame_id == t.FrameRow.frame_id)
+        .where(*_done(level), t.FrameRow.split != "audit")
+        .order_by(t.FrameRow.key),
+        execution_options=PIECES,
+    )
+    digest, n_labels = hashlib.sha256(f"generation {number}\n".encode()), 0
+    for piece in rows.partitions():
+        digest.update("".join(f"{key} {name} {split}\n" for key, split in piece).encode())
+        n_labels += len(piece)
+    return digest.hexdigest(), n_labels
+
+
+def _store(session: Session, kind: str, data: Columns, store: ArtifactStore) -> str:
+    sha256 = store.add(".npz", lambda path: save_arrays(path, data.arrays()))
     size = store.path(sha256, ".npz").stat().st_size
     artifact = {"sha256": sha256, "suffix": ".npz", "kind": kind, "bytes": size}
     record_artifacts(session, [artifact], None)

@@ -20,7 +20,13 @@ _PLACE = (
 
 def read_tasks(connection: Connection, kind: str) -> dict[tuple[str, int, int], str]:
     """Return the status of each task of a kind, by the model it is about."""
-    rows = connection.execute(select(*_PLACE, t.Task.status).where(t.Task.kind == kind))
+    rows = connection.execute(
+        select(*_PLACE, t.Task.status).where(
+            # All of them, but named, so that an index finds the few of this kind.
+            t.Task.kind == kind,
+            t.Task.status.in_(t.TASK_STATES),
+        )
+    )
     return {(row.system, row.committee_id, row.turn): row.status for row in rows}
 
 

@@ -28,6 +28,8 @@ class LabelNeed:
     positions: list[list[float]]
     tries: int
     alone: bool
+    short_of_memory: int = 0
+    """How many of the tries ran out of memory."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from alloop_db.commits import (
     add_evaluations,
 )
 from alloop_db.queue import TaskQueue
-from alloop_db.reader import read_state, system_record
+from alloop_db.reader import StateReader, system_record
 from alloop_db.sessions import record_event, transaction
 from alloop_db.sets import seal_snapshots
 from alloop_db.state import CampaignState
@@ -45,6 +45,7 @@ class Store:
         self.engine = engine
         self.artifacts = artifacts
         self.tasks = TaskQueue(engine, artifacts)
+        self._reader = StateReader()
 
     # -- the campaign as a whole ---------------------------------------------------------------
 
@@ -168,7 +169,7 @@ class Store:
     def state(self) -> CampaignState:
         """Return what the planner needs to know."""
         with self.engine.connect() as connection:
-            return read_state(connection)
+            return self._reader.read(connection)
 
     # -- the turns of the loop -------------------------------------------------------------------
 

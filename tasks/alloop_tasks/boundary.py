@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import os
-import resource
+import platform
 import sys
 import time
 import traceback
@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from alloop.errors import AlloopError, OutOfTime, TaskError
-from alloop_tasks import deadlines
+from alloop_tasks import deadlines, full_disk
 from alloop_tasks.environment import environment
+from alloop_tasks.usage import Usage
 from alloop_tasks.workspace import Workspace, read_json, write_json
 
 KINDS = (
@@ -31,6 +32,8 @@ KINDS = (
 RESUMED = ("label", "explore", "train", "transfer", "fit_spacetime")
 """Kinds that lay themselves down in time; the others are only begun where they can end."""
 ON_THE_WIRE = ("key", "status", "seconds", "error_class", "error_text", "advanced", "wait")
+JOBS = ("ALLOOP_JOB", "SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID")
+"""Environment variables that name the job: alloop's own, in containers too; batch systems'."""
 LONGEST_TEXT = 2_000
 LONGEST_TRACE = 20_000
 
@@ -42,22 +45,30 @@ def run(
 
     ``expected`` is how long its like took, or one label of it, s. Returns ``{"key", "status",
     "seconds"}``: "done"; "failed" with "error_class" and "error_text" when the task itself
-    failed; or "handed_back" with "error_text", "advanced" and "wait" when it was laid down because
-    its block ends, in "wait" seconds. Raises TaskError when not even that could be written.
+    failed; "handed_back" with "error_text", "advanced" and "wait" when it was laid down because
+    its block ends, in "wait" seconds; or "full" with "error_text" when a disk was. "host" and
+    "block" say where. Raises TaskError when not even that could be written.
     """
     workspace = Workspace(Path(directory), key, expected=expected)
     try:
         finished = read_json(workspace.result_path)
         if finished is not None and finished["status"] == "done":
-            return {"key": key, "status": "done", "seconds": finished["seconds"]}
+            return {"key": key, "status": "done", "seconds": finished["seconds"]} | _place()
         with _taken(workspace):
             envelope = _carry_out(kind, spec, workspace)
-            if envelope["status"] != "handed_back":
+            if envelope["status"] in ("done", "failed"):
                 _deliver(workspace, envelope)
     except OSError as error:
+        if full_disk.caused(error):
+            return {"key": key} | _full(error) | _place()
         text = f"{type(error).__name__}: {error}"
         raise TaskError(f"{kind} {key[:12]}", text, traceback.format_exc()) from None
-    return {name: envelope[name] for name in ON_THE_WIRE if name in envelope}
+    return {name: envelope[name] for name in ON_THE_WIRE if name in envelope} | _place()
+
+
+def _place() -> dict[str, str]:
+    """Return where this worker is; its block is what Parsl calls it."""
+    return {"host": platform.node(), "block": os.environ.get("PARSL_WORKER_BLOCK_ID", "")}
 
 
 @contextmanager
@@ -72,7 +83,7 @@ def _taken(workspace: Workspace) -> Iterator[None]:
 
 
 def _carry_out(kind: str, spec: dict[str, Any], workspace: Workspace) -> dict[str, Any]:
-    started_at, started, cpu = _now(), time.perf_counter(), _cpu_seconds()
+    started_at, started, usage = _now(), time.perf_counter(), Usage.begin()
     outcome: dict[str, Any]
     try:
         if kind not in RESUMED:
@@ -83,14 +94,18 @@ def _carry_out(kind: str, spec: dict[str, Any], workspace: Workspace) -> dict[st
         outcome = {"status": "handed_back", "error_text": end.reason}
         outcome |= {"advanced": end.advanced, "wait": left}
     except (Exception, SystemExit) as error:
-        outcome = _failed(error)
+        outcome = _full(error) if full_disk.caused(error) else _failed(error)
     return outcome | {
         "key": workspace.key,
         "kind": kind,
         "started_at": started_at,
         "finished_at": _now(),
         "seconds": time.perf_counter() - started,
-        "cpu_seconds": _cpu_seconds() - cpu,
+        "cpu_seconds": usage.cpu(),
+        "peak_memory": usage.peak_memory(),
+        "pool": os.environ.get("ALLOOP_POOL"),
+        "job": next(filter(None, map(os.environ.get, JOBS)), None),
+        "clock": _clock(),
         "environment": environment(),
         "artifacts": workspace.made,
     }
@@ -125,18 +140,26 @@ def _failed(error: BaseException) -> dict[str, Any]:
     }
 
 
+def _full(error: BaseException) -> dict[str, Any]:
+    """Return what to tell of a full disk; whose it is, is for the driver to find out."""
+    scratch = os.environ.get("TMPDIR", "/tmp")  # noqa: S108  where it is if nobody says
+    words = " ".join(f"{type(error).__name__}: {error}".split())
+    text = f"{words} (on {platform.node()}, whose scratch is {scratch})"
+    return {"status": "full", "error_text": _storable(text)[:LONGEST_TEXT]}
+
+
 def _storable(text: str) -> str:
     """Return text that any file and database takes: file names can hold half characters."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+def _clock() -> float:
+    """Return the time by this node's clock, s since 1970."""
+    return time.time()
+
+
 def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
-def _cpu_seconds() -> float:
-    own = resource.getrusage(resource.RUSAGE_SELF)
-    return own.ru_utime + own.ru_stime
+    return datetime.fromtimestamp(_clock(), UTC).isoformat(timespec="milliseconds")
 
 
 def _one_thread() -> None:

@@ -11,10 +11,14 @@ import os
 import time
 from typing import Final
 
-from alloop.errors import OutOfTime
+from alloop.errors import OutOfTime, SiteError
 
 BLOCK_DEADLINE: Final = "ALLOOP_BLOCK_DEADLINE"
 """Environment variable: when a block ends, seconds since 1970 by the node's own clock."""
+BLOCK_SECONDS: Final = "ALLOOP_BLOCK_SECONDS"
+"""Environment variable: how long all blocks of the pool last, seconds."""
+POOL: Final = "ALLOOP_POOL"
+"""Environment variable: the pool."""
 RESERVE_S: Final = 20.0
 """Time kept free at the end of a block: to write a checkpoint, and to bring the message home."""
 
@@ -34,12 +38,25 @@ def deadline() -> float | None:
 def require(seconds: float | None, what: str, *, advanced: bool = False) -> None:
     """Raise OutOfTime unless there is so much time left; None asks for nothing.
 
-    ``advanced`` says whether the task has got anywhere so far.
+    ``advanced`` says whether the task has got anywhere so far. Raises SiteError if no block of
+    the pool lasts that long.
     """
+    needed = seconds or 0.0
     left = seconds_left()
-    if left < (seconds or 0.0):
-        raise OutOfTime(
-            f"{what} takes about {seconds or 0.0:.0f} s, its block ends in"
-            f" {max(0.0, left + RESERVE_S):.0f} s",
-            advanced=advanced,
+    if left >= needed:
+        return
+    takes = f"{what} takes about {_spoken(needed)}" if needed else f"it is too late for {what}"
+    length = float(os.environ.get(BLOCK_SECONDS, "inf"))
+    if needed > length - RESERVE_S:
+        pool = os.environ.get(POOL, "its pool")
+        raise SiteError(
+            f"{takes}, and blocks of {pool} end after {_spoken(length)}: raise walltime of that"
+            " pool in the site file"
         )
+    ends = _spoken(max(0.0, left + RESERVE_S))
+    raise OutOfTime(f"{takes}, its block ends in {ends}", advanced=advanced)
+
+
+def _spoken(seconds: float) -> str:
+    """Return a time for people: minutes as soon as there are several."""
+    return f"{seconds:.0f} s" if seconds < 600 else f"{seconds / 60:.0f} min"

@@ -14,6 +14,7 @@ from alloop.dynamics.md import MdSettings, run_md
 from alloop.potentials.committee import load_committee
 from alloop.trajectories import Trajectory, write_shard
 from alloop.units import KB
+from alloop_tasks import deadlines
 from alloop_tasks.prepare import load_modes
 from alloop_tasks.systems import frame_of
 from alloop_tasks.workspace import Workspace
@@ -32,6 +33,8 @@ def run(spec: dict[str, Any], workspace: Workspace) -> dict[str, Any]:
     """Propagate the spec's replicas side by side and keep them in one shard.
 
     A replica that breaks costs that replica only; how each ended is in its row of ``replicas``.
+    The dynamics leave checkpoints: a task that is killed, or laid down because its block ends,
+    goes on where it was.
     """
     frame = frame_of(spec["system"])
     replicas = spec["replicas"]
@@ -59,6 +62,8 @@ def run(spec: dict[str, Any], workspace: Workspace) -> dict[str, Any]:
         on_progress=lambda step, alive: workspace.progress(
             step, spec["n_steps"], f"{alive} of {len(replicas)} replicas"
         ),
+        checkpoint=workspace.checkpoint,
+        lay_down_at=deadlines.deadline(),
     )
     artifact = workspace.add("trajectory", ".h5", lambda path: write_shard(path, trajectories))
     rows = zip(replicas, trajectories, strict=True)

@@ -14,6 +14,7 @@ from alloop.spacetime.learning.fit import FittedModel, can_go_on, fit
 from alloop.spacetime.learning.settings import FitSettings
 from alloop.spacetime.learning.sources import Source, gather
 from alloop.spacetime.surface import CommitteeSurface
+from alloop_tasks import deadlines
 from alloop_tasks.workspace import Workspace, without_nan
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def run(spec: dict[str, Any], workspace: Workspace) -> dict[str, Any]:
 
     The model is held against the one in use on trajectories that neither has learnt from, and
     limits for what a probe looks at are taken from such trajectories too. The fit leaves
-    checkpoints: a task that is killed and sent again goes on where it was.
+    checkpoints: a task that is killed, or laid down because its block ends, goes on where it was.
     """
     replicas, twins = _distinct(spec)
     data, left_out = gather(
@@ -128,7 +129,8 @@ def _fit(
         spec["seed"],
         initial=in_use if same else None,
         surface=surface,
-        checkpoint=workspace.parts / "checkpoint.pt",
+        checkpoint=workspace.checkpoint,
+        lay_down_at=deadlines.deadline(),
         on_progress=lambda done, total, loss: workspace.progress(done, total, f"loss {loss:.4f}"),
     )
 

@@ -24,6 +24,7 @@ from alloop.spacetime.propagation.energy_rules import PropagationSettings
 from alloop.spacetime.propagation.propagate import propagate
 from alloop.spacetime.surface import CommitteeSurface
 from alloop.trajectories import Trajectory, write_shard
+from alloop_tasks import deadlines
 from alloop_tasks.explore import draw_starts, how_it_ended
 from alloop_tasks.systems import frame_of
 from alloop_tasks.workspace import Workspace, without_nan
@@ -216,6 +217,8 @@ def _run_reference(
         on_progress=lambda step, alive: workspace.progress(
             step, settings.n_steps, f"{alive} of {len(replicas)} reference trajectories"
         ),
+        checkpoint=workspace.checkpoint,
+        lay_down_at=deadlines.deadline(),
     )
 
 

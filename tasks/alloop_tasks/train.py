@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -10,28 +9,26 @@ import numpy as np
 from alloop.datasets import load_dataset
 from alloop.potentials.ani.pretrained import pretrained
 from alloop.potentials.architectures import architecture, shaped
-from alloop.potentials.files import load_member, save_member
+from alloop.potentials.files import load_member
 from alloop.potentials.member import Member
 from alloop.training.data import TrainingSet
-from alloop.training.settings import Epoch, TrainSettings
+from alloop.training.settings import TrainSettings
 from alloop.training.trainer import train_member
 from alloop.training.transfer import Transfer
-from alloop_tasks.workspace import Workspace, without_nan
+from alloop_tasks import deadlines
+from alloop_tasks.fits import leave, teller
+from alloop_tasks.workspace import Workspace
 
 
 def run(spec: dict[str, Any], workspace: Workspace) -> dict[str, Any]:
     """Fit the spec's member to its snapshot; every member of a snapshot has the same zero.
 
-    The fit leaves checkpoints: a task that is killed and sent again goes on where it was.
+    The fit leaves checkpoints: a task that is killed, or laid down because its block ends, goes on
+    where it was.
     """
     data = load_dataset(workspace.input(spec["data"], ".npz"))
     shape = spec["architecture"]
     elements = sorted({int(z) for frame in data.frames for z in frame.numbers})
-
-    def tell(epoch: Epoch) -> None:
-        text = f"validation {epoch.validation.force:.3f} eV/Å" if epoch.validation.n_frames else ""
-        workspace.progress(epoch.epoch, epoch.epochs, text)
-
     member, report = train_member(
         TrainingSet(
             frames=data.frames,
@@ -47,15 +44,11 @@ def run(spec: dict[str, Any], workspace: Workspace) -> dict[str, Any]:
         start=_start(spec, workspace),
         transfer=_transfer(spec),
         metadata={"snapshot": spec["snapshot"], "member": spec["member"], "seed": spec["seed"]},
-        on_epoch=tell,
-        checkpoint=workspace.parts / "checkpoint.pt",
+        on_epoch=teller(workspace, "validation"),
+        checkpoint=workspace.checkpoint,
+        lay_down_at=deadlines.deadline(),
     )
-    artifact = workspace.add("model", ".pt", lambda path: save_member(path, member))
-    return {
-        "artifact": artifact,
-        "metrics": without_nan(asdict(report)),
-        "atom_energies": {str(z): energy for z, energy in member.atom_energies.items()},
-    }
+    return leave(workspace, member, report)
 
 
 def _settings(spec: dict[str, Any]) -> TrainSettings:

@@ -2,35 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from alloop.datasets import Dataset, load_dataset
 from alloop.potentials.architectures import architecture
-from alloop.potentials.files import load_member, save_member
+from alloop.potentials.files import load_member
 from alloop.training.data import TrainingSet
-from alloop.training.settings import Epoch, TrainSettings
+from alloop.training.settings import TrainSettings
 from alloop.training.tiers import learn
-from alloop_tasks.workspace import Workspace, without_nan
+from alloop_tasks import deadlines
+from alloop_tasks.fits import leave, teller
+from alloop_tasks.workspace import Workspace
 
 
 def run(spec: dict[str, Any], workspace: Workspace) -> dict[str, Any]:
     """Fit the spec's member in the spec's mode.
 
-    The fit leaves checkpoints: a task that is killed and sent again goes on where it was.
+    The fit leaves checkpoints: a task that is killed, or laid down because its block ends, goes on
+    where it was.
     """
     upper, lower = (load_dataset(workspace.input(spec[name], ".npz")) for name in ("data", "lower"))
     parent = load_member(workspace.input(spec["parent"], ".pt"))
     settings = dict(spec["settings"])
     if settings["learning_rate"] is None:
         settings["learning_rate"] = architecture(parent.architecture).learning_rate
-
-    def tell(epoch: Epoch) -> None:
-        error = f", {epoch.validation.force:.3f} eV/Å" if epoch.validation.n_frames else ""
-        workspace.progress(epoch.epoch, epoch.epochs, spec["mode"] + error)
-
     member, report = learn(
         spec["mode"],
         _training_set(upper),
@@ -45,15 +42,11 @@ def run(spec: dict[str, Any], workspace: Workspace) -> dict[str, Any]:
         teachers=[load_member(workspace.input(sha256, ".pt")) for sha256 in spec["teachers"]],
         freeze=spec["freeze"],
         metadata={"snapshot": spec["snapshot"], "member": spec["member"], "mode": spec["mode"]},
-        on_epoch=tell,
-        checkpoint=workspace.parts / "checkpoint.pt",
+        on_epoch=teller(workspace, spec["mode"]),
+        checkpoint=workspace.checkpoint,
+        lay_down_at=deadlines.deadline(),
     )
-    artifact = workspace.add("model", ".pt", lambda path: save_member(path, member))
-    return {
-        "artifact": artifact,
-        "metrics": without_nan(asdict(report)),
-        "atom_energies": {str(z): energy for z, energy in member.atom_energies.items()},
-    }
+    return leave(workspace, member, report)
 
 
 def _training_set(data: Dataset) -> TrainingSet:

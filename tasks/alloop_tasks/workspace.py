@@ -58,6 +58,11 @@ class Workspace:
         """Where finished parts of an unfinished task lie."""
         return self.directory / "outbox" / f"{self.key}.parts"
 
+    @property
+    def checkpoint(self) -> Path:
+        """Where an unfinished task keeps its state, to go on from."""
+        return self.parts / "checkpoint.pt"
+
     def state_of_parts(self) -> tuple[tuple[str, int, int], ...]:
         """Return what tells whether an unfinished task has got any further: names, times, sizes."""
         try:

@@ -13,7 +13,7 @@ import pytest
 from alloop.executors.cluster import blocks
 from alloop.executors.cluster.executor import ClusterExecutor
 from alloop.executors.processes import of_campaign
-from alloop_tasks.workspace import Workspace
+from alloop_tasks.workspace import Workspace, read_json
 from tests.cluster.small_pools import (
     PATIENCE_S,
     Lingering,
@@ -81,7 +81,7 @@ def test_tasks_run_in_a_job_that_carries_the_campaign_s_tag(executor, directory)
 
     assert outcomes["healthy"].status == "done"
     assert outcomes["unheard of"].status == "failed"
-    assert Workspace(directory, "healthy").result_path.exists()
+    assert read_json(Workspace(directory, "healthy").result_path)["job"] in jobs()
     comments = subprocess.run(
         ["squeue", "-h", "-o", "%k"], capture_output=True, text=True, check=True
     ).stdout.split()
@@ -131,7 +131,7 @@ def test_a_cancelled_block_that_waited_is_asked_for_again(slurm, tmp_path):
             lambda: own.wait(0.1) == [] and set(jobs("--states=pending")) - set(first)
         )
         assert own.failure() is None
-        assert "the last 1 did not come up" in own.conditions()["nodes"]
+        assert "the last block did not come up" in own.conditions()["nodes"].reason
     finally:
         own.close()
     wait_until(lambda: not second & set(jobs()))
@@ -223,7 +223,7 @@ def test_a_pool_whose_blocks_never_come_up_says_why_and_its_tasks_go_elsewhere(s
         reason = wait_until(lambda: own.wait(0.1) == [] and own.failure())
         assert reason.startswith("pool bad is broken off: ")
         assert "orca: command not found" in reason
-        assert "broken off" in own.conditions()["bad"]
+        assert own.conditions()["bad"].state == "broken off"
         own.submit("label", odd(seconds=4.0), "comes later")
         own.wait(0.1)
         assert own.failure() is None, "another pool has work: go on"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
 import time
 from pathlib import Path
 from typing import Any, ClassVar
@@ -72,3 +73,19 @@ class FailsOnce(NeverWorks):
         new = geometry[0] in "01234567" and not seen.exists()
         seen.touch()
         return new
+
+
+class NeedsScratch(TBLite):
+    """Writes a file where its node has room for such, and fails in its own words without any."""
+
+    def __init__(self) -> None:
+        super().__init__(method="GFN2-xTB", verbosity=0)
+
+    def calculate(self, atoms: Any = None, properties: Any = None, changes: Any = None) -> None:
+        with tempfile.NamedTemporaryFile(dir=os.environ["TMPDIR"]) as integrals:
+            try:
+                integrals.write(bytes(100_000))
+                integrals.flush()
+            except OSError as error:
+                raise RuntimeError(f"cannot write integrals: {error.strerror}") from None
+        super().calculate(atoms, properties, changes)

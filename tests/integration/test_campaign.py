@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 from alloop.artifacts import ArtifactStore
-from alloop.cli.main import app
 from alloop.datasets import load_dataset
 from alloop.errors import ConfigError, LedgerBusyError
 from alloop.potentials.calculator import CommitteeCalculator
 from alloop_db.lock import CampaignLock
+from tests.small_campaigns import SPENT, alloop, rows, write_campaign
 
 pytestmark = pytest.mark.timeout(600)
 
-WATER = "3\n\nO 0 0 0.1173\nH 0 0.7572 -0.4692\nH 0 -0.7572 -0.4692\n"
 CONFIG = """
 schema: 1
 campaign: {name: water, seed: 11, directory: run}
@@ -41,26 +37,14 @@ spacetime: {cutoff: 5 fs, steps: 50, every: 1 generations}
 stop: {max_generations: 2}
 site: inprocess
 """
-SPENT = 3
 
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("campaign")
-    (folder / "water.xyz").write_text(WATER)
-    (folder / "config.yaml").write_text(CONFIG)
-    outcome = alloop("start", folder / "config.yaml")
+    path = write_campaign(tmp_path_factory.mktemp("campaign"), CONFIG)
+    outcome = alloop("start", path)
     assert outcome.exit_code == SPENT, outcome.output
-    return folder / "config.yaml"
-
-
-def alloop(*words):
-    return CliRunner().invoke(app, [str(word) for word in words])
-
-
-def rows(config: Path, sql: str) -> list[tuple]:
-    with closing(sqlite3.connect(config.parent / "run" / "ledger.sqlite")) as ledger:
-        return ledger.execute(sql).fetchall()
+    return path
 
 
 def test_every_stage_leaves_its_trace(config):

@@ -9,16 +9,15 @@ import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from alloop.executors.processes import of_campaign
+from tests.small_campaigns import PAUSED, SPENT, WATER, rows, write_campaign
 
 pytestmark = pytest.mark.timeout(600)
 
-WATER = "3\n\nO 0 0 0.1173\nH 0 0.7572 -0.4692\nH 0 -0.7572 -0.4692\n"
 CONFIG = """schema: 1
 campaign: {name: water, seed: 11, directory: run}
 systems:
@@ -36,14 +35,11 @@ select: {per_generation: 12}
 stop: {max_generations: 1}
 site: inprocess
 """
-SPENT, PAUSED = 3, 5
 
 
 @pytest.fixture
 def config(tmp_path) -> Path:
-    (tmp_path / "water.xyz").write_text(WATER)
-    (tmp_path / "config.yaml").write_text(CONFIG)
-    return tmp_path / "config.yaml"
+    return write_campaign(tmp_path, CONFIG)
 
 
 def command(*words) -> list[str]:
@@ -109,12 +105,6 @@ def test_a_directory_that_cannot_be_made_is_one_line(config):
 
 def test_unknown_campaigns_and_frames_are_one_line(config):
     assert "ledger.sqlite" in one_line(alloop("status", "-c", config.parent), 1)
-
-
-def rows(config: Path, sql: str) -> list[tuple]:
-    path = config.parent / "run" / "ledger.sqlite"
-    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as ledger:
-        return ledger.execute(sql).fetchall()
 
 
 def mount(folder: Path, size: str) -> None:

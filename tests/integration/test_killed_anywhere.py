@@ -5,29 +5,20 @@ A real campaign on water: GFN2-xTB through tblite, a committee of ANI potentials
 
 from __future__ import annotations
 
-import os
 import random
 import signal
-import sqlite3
 import subprocess
-import sys
 import time
-from contextlib import closing
 from pathlib import Path
 
 import psutil
 import pytest
 
 from alloop.executors.processes import of_campaign
+from tests.small_campaigns import SPENT, check_sound, finish, rows, start, write_campaign
 
 pytestmark = pytest.mark.timeout(900)
 
-WATER = """3
-water
-O 0.0000 0.0000 0.1173
-H 0.0000 0.7572 -0.4692
-H 0.0000 -0.7572 -0.4692
-"""
 CONFIG = """
 schema: 1
 campaign: {name: water, seed: 5, directory: run}
@@ -47,38 +38,6 @@ select: {per_generation: 12}
 spacetime: {cutoff: 5 fs, steps: 50, every: 1 generations}
 stop: {max_generations: 2}
 """
-BUDGET_SPENT = 3
-
-
-def campaign(folder: Path) -> Path:
-    folder.mkdir()
-    (folder / "water.xyz").write_text(WATER)
-    (folder / "config.yaml").write_text(CONFIG)
-    return folder / "config.yaml"
-
-
-def start(config: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "alloop", "start", str(config)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-
-
-def finish(config: Path) -> str:
-    driver = start(config)
-    output, _ = driver.communicate(timeout=600)
-    assert driver.returncode == BUDGET_SPENT, output
-    return output
-
-
-def rows(config: Path, sql: str) -> list[tuple]:
-    with closing(
-        sqlite3.connect(f"file:{config.parent}/run/ledger.sqlite?mode=ro", uri=True)
-    ) as ledger:
-        return ledger.execute(sql).fetchall()
 
 
 def labelled_frames(config: Path) -> set[tuple]:
@@ -88,17 +47,14 @@ def labelled_frames(config: Path) -> set[tuple]:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory) -> Path:
-    config = campaign(tmp_path_factory.mktemp("undisturbed") / "campaign")
+    config = write_campaign(tmp_path_factory.mktemp("undisturbed") / "campaign", CONFIG)
     finish(config)
     return config
 
 
 def check_ledger(config: Path, undisturbed: Path) -> None:
-    assert rows(config, "PRAGMA integrity_check") == [("ok",)]
-    assert rows(config, "PRAGMA foreign_key_check") == []
+    check_sound(config)
     assert labelled_frames(config) == labelled_frames(undisturbed)
-    twice = "SELECT label_id FROM label_attempt WHERE status='done' GROUP BY 1 HAVING COUNT(*) > 1"
-    assert rows(config, twice) == []
     assert rows(config, "SELECT COUNT(*) FROM label WHERE status IN ('pending')") == [(0,)]
     for table in ("model", "committee", "spacetime_model", "trajectory", "snapshot"):
         count = f"SELECT COUNT(*) FROM {table}"
@@ -114,7 +70,7 @@ def check_no_process_is_left(config: Path) -> None:
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_killed_drivers_lose_nothing_and_do_nothing_twice(tmp_path, undisturbed, seed):
-    config = campaign(tmp_path / "campaign")
+    config = write_campaign(tmp_path / "campaign", CONFIG)
     moments = random.Random(seed)
     kills = 0
     for _ in range(4):
@@ -136,7 +92,7 @@ def test_killed_drivers_lose_nothing_and_do_nothing_twice(tmp_path, undisturbed,
 
 
 def test_killed_workers_cost_time_and_nothing_else(tmp_path, undisturbed):
-    config = campaign(tmp_path / "campaign")
+    config = write_campaign(tmp_path / "campaign", CONFIG)
     moments = random.Random(3)
     driver = start(config)
     killed = 0
@@ -150,7 +106,7 @@ def test_killed_workers_cost_time_and_nothing_else(tmp_path, undisturbed):
     if driver.returncode == 75:  # the pool itself died: the campaign says so and goes on
         output = finish(config)
     else:
-        assert driver.returncode == BUDGET_SPENT, output
+        assert driver.returncode == SPENT, output
 
     assert killed
     check_ledger(config, undisturbed)

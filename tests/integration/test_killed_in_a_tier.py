@@ -5,21 +5,25 @@ A campaign of one tier is run once; each test goes on with a copy of it and a se
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
-import sqlite3
-import subprocess
-import sys
 import time
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from tests.small_campaigns import (
+    CONVERGED,
+    check_sound,
+    finish,
+    reading,
+    rows,
+    start,
+    write_campaign,
+)
+
 pytestmark = pytest.mark.timeout(600)
 
-WATER = "3\n\nO 0 0 0.1173\nH 0 0.7572 -0.4692\nH 0 -0.7572 -0.4692\n"
 CONFIG = """
 schema: 1
 campaign: {name: water, seed: 11, directory: run}
@@ -40,7 +44,6 @@ site: inprocess
 """
 UPPER = "  - {id: gfn2, method: {engine: tblite, model: GFN2-xTB}, escalate: {per_round: 14}}\n"
 TRANSFER = "transfer: {modes: [finetune, delta], max_steps: 40}\n"
-SPENT = 3
 MOMENTS = (
     *((1, "promote", 0), (1, "label", 2), (1, "transfer", 1)),
     *((2, "promote", 0), (2, "score", 0)),
@@ -48,37 +51,11 @@ MOMENTS = (
 """Turn of the upper tier, stage, and how many tasks of the stage are done when the driver dies."""
 
 
-def start(config: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "alloop", "start", str(config)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-
-
-def finish(config: Path) -> str:
-    driver = start(config)
-    output, _ = driver.communicate(timeout=300)
-    assert driver.returncode in (0, SPENT), output
-    return output
-
-
-def rows(config: Path, sql: str) -> list[tuple]:
-    path = f"file:{config.parent}/run/ledger.sqlite?mode=ro"
-    with closing(sqlite3.connect(path, uri=True, timeout=30)) as ledger:
-        return ledger.execute(sql).fetchall()
-
-
 @pytest.fixture(scope="module")
 def one_tier(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("one") / "campaign"
-    folder.mkdir()
-    (folder / "water.xyz").write_text(WATER)
-    (folder / "config.yaml").write_text(CONFIG)
-    finish(folder / "config.yaml")
-    return folder
+    config = write_campaign(tmp_path_factory.mktemp("one") / "campaign", CONFIG)
+    finish(config, CONVERGED)
+    return config.parent
 
 
 def with_upper_tier(one_tier: Path, folder: Path) -> Path:
@@ -126,9 +103,8 @@ def kill_at(config: Path, turn: int, stage: str, done: int) -> bool:
         f" level_of_theory USING (level_of_theory_id) WHERE tier = 'gfn2') + {turn - 1}"
     )
     driver = start(config)
-    path = f"file:{config.parent}/run/ledger.sqlite?mode=ro"
     try:
-        with closing(sqlite3.connect(path, uri=True, timeout=30)) as ledger:
+        with reading(config) as ledger:
             while driver.poll() is None:
                 ((flying, finished),) = ledger.execute(running).fetchall()
                 if flying and finished >= done:
@@ -153,15 +129,10 @@ def test_a_driver_killed_in_every_stage_of_a_tier_ends_as_if_nothing_had_happene
     output = finish(config)
 
     assert "resuming" in output
-    assert rows(config, "PRAGMA integrity_check") == [("ok",)]
-    assert rows(config, "PRAGMA foreign_key_check") == []
+    check_sound(config)
     here, there = outcome(config), outcome(undisturbed)
     for name, expected in there.items():
         assert expected, name
         assert here[name] == expected, name
-    twice = (
-        "SELECT label_id FROM label_attempt WHERE status = 'done' GROUP BY 1 HAVING COUNT(*) > 1"
-    )
-    assert rows(config, twice) == []
     assert rows(config, "SELECT COUNT(*) FROM promotion") == [(2,)]
     assert not list((config.parent / "run" / "outbox").iterdir())

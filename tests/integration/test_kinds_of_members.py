@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 from ase.build import molecule
-from typer.testing import CliRunner
 
-from alloop.cli.main import app
 from alloop.potentials.ani.pretrained import pretrained
 from alloop.potentials.calculator import CommitteeCalculator
 from alloop.potentials.files import load_member
+from tests.small_campaigns import SPENT, alloop, rows, write_campaign
 
 pytestmark = pytest.mark.timeout(600)
 
-WATER = "3\n\nO 0 0 0.1173\nH 0 0.7572 -0.4692\nH 0 -0.7572 -0.4692\n"
 CONFIG = """
 schema: 1
 campaign: {{name: water, seed: 11, directory: run}}
@@ -37,21 +33,18 @@ select: {{per_generation: 10}}
 stop: {{max_generations: 2}}
 site: inprocess
 """
-SPENT = 3
 
 
 def run(folder: Path, method: str, committee: str) -> list[Path]:
     """Run a campaign and return the files of its last committee, by seat."""
-    (folder / "water.xyz").write_text(WATER)
-    (folder / "config.yaml").write_text(CONFIG.format(method=method, committee=committee))
-    outcome = CliRunner().invoke(app, ["start", str(folder / "config.yaml")])
+    config = write_campaign(folder, CONFIG.format(method=method, committee=committee))
+    outcome = alloop("start", config)
     assert outcome.exit_code == SPENT, outcome.output
     sql = """SELECT sha256 FROM committee_member JOIN model USING (model_id)
         JOIN artifact USING (artifact_id)
         WHERE committee_id = (SELECT MAX(committee_id) FROM committee) ORDER BY position"""
-    with closing(sqlite3.connect(folder / "run" / "ledger.sqlite")) as ledger:
-        digests = [digest for (digest,) in ledger.execute(sql)]
-    return [next((folder / "run" / "artifacts").rglob(f"{digest}*")) for digest in digests]
+    artifacts = folder / "run" / "artifacts"
+    return [next(artifacts.rglob(f"{digest}*")) for (digest,) in rows(config, sql)]
 
 
 def test_a_committee_can_mix_architectures(tmp_path):

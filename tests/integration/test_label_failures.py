@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from alloop.cli.main import app
+from tests.small_campaigns import SPENT, STALLED, alloop, rows, write_campaign
 
 pytestmark = pytest.mark.timeout(300)
 
-WATER = "3\n\nO 0 0 0.1173\nH 0 0.7572 -0.4692\nH 0 -0.7572 -0.4692\n"
 CONFIG = """
 schema: 1
 campaign: {name: water, seed: 3, directory: run}
@@ -39,7 +35,11 @@ select: {per_generation: 8}
 stop: {max_generations: 1}
 site: inprocess
 """
-SPENT, STALLED = 3, 4
+
+
+@pytest.fixture
+def config(tmp_path) -> Path:
+    return tmp_path / "config.yaml"
 
 
 @pytest.fixture
@@ -47,74 +47,67 @@ def run(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
 
     def start(calculator: str):
-        (tmp_path / "water.xyz").write_text(WATER)
         text = CONFIG.replace("CALCULATOR", f"odd_calculators:{calculator}")
-        (tmp_path / "config.yaml").write_text(text.replace("FOLDER", str(tmp_path)))
-        return CliRunner().invoke(app, ["start", str(tmp_path / "config.yaml")])
+        return alloop("start", write_campaign(tmp_path, text.replace("FOLDER", str(tmp_path))))
 
     return start
 
 
-def rows(folder: Path, sql: str) -> list[tuple]:
-    with closing(sqlite3.connect(folder / "run" / "ledger.sqlite")) as ledger:
-        return ledger.execute(sql).fetchall()
-
-
-def test_a_label_that_fails_once_is_tried_again_and_both_tries_are_kept(run, tmp_path):
+def test_a_label_that_fails_once_is_tried_again_and_both_tries_are_kept(run, config):
     outcome = run("FailsOnce")
     assert outcome.exit_code == SPENT, outcome.output
 
     attempts = """SELECT a.status, a.error_class, a.error_text FROM label_attempt a
         JOIN label USING (label_id) WHERE label.tries = 1 ORDER BY label_id, a.number"""
-    tried = rows(tmp_path, attempts)
+    tried = rows(config, attempts)
 
     assert tried
     assert [status for status, _, _ in tried] == ["failed", "done"] * (len(tried) // 2)
     assert tried[0][1] == "scf_not_converged"
     assert "SCF did not converge after 3 cycles" in tried[0][2]
-    assert rows(tmp_path, "SELECT DISTINCT status FROM label") == [("done",)]
+    assert rows(config, "SELECT DISTINCT status FROM label") == [("done",)]
 
 
-def test_a_frame_that_cannot_be_labelled_costs_that_frame(run, tmp_path):
+def test_a_frame_that_cannot_be_labelled_costs_that_frame(run, config):
     outcome = run("SomeNeverWork")
     assert outcome.exit_code == SPENT, outcome.output
 
-    (failed,) = rows(tmp_path, "SELECT COUNT(*) FROM label WHERE status = 'failed'")[0]
-    (attempts,) = rows(tmp_path, "SELECT COUNT(*) FROM label_attempt WHERE status = 'failed'")[0]
+    (failed,) = rows(config, "SELECT COUNT(*) FROM label WHERE status = 'failed'")[0]
+    (attempts,) = rows(config, "SELECT COUNT(*) FROM label_attempt WHERE status = 'failed'")[0]
     assert 0 < failed < 28
     assert attempts >= failed
 
-    status = CliRunner().invoke(app, ["status", "--json", "-c", str(tmp_path / "run")])
+    status = alloop("status", "--json", "-c", config)
     summary = json.loads(status.output)
     assert summary["labels"]["failed"] == failed
     assert sum(summary["label_failures"].values()) == attempts
     assert sum(entry["failed"] for entry in summary["generations"]) == failed
     trained = "SELECT COUNT(*) FROM snapshot_member JOIN label USING (label_id)"
-    assert rows(tmp_path, trained + " WHERE status = 'failed'") == [(0,)]
+    assert rows(config, trained + " WHERE status = 'failed'") == [(0,)]
 
 
-def test_a_tier_that_only_fails_is_stopped_early_with_its_own_words(run, tmp_path):
+def test_a_tier_that_only_fails_is_stopped_early_with_its_own_words(run, config):
     outcome = run("NeverWorks")
 
     assert outcome.exit_code == STALLED
     assert "SCF did not converge after 3 cycles" in outcome.output
-    assert rows(tmp_path, "SELECT state FROM campaign") == [("stalled",)]
-    (attempts,) = rows(tmp_path, "SELECT COUNT(*) FROM label_attempt")[0]
+    assert rows(config, "SELECT state FROM campaign") == [("stalled",)]
+    (attempts,) = rows(config, "SELECT COUNT(*) FROM label_attempt")[0]
     assert 12 <= attempts < 40, "the breaker waits for the tasks in flight, not for all labels"
 
 
-def test_a_tier_that_was_stopped_goes_on_once_it_is_mended(run, tmp_path):
+def test_a_tier_that_was_stopped_goes_on_once_it_is_mended(run, config):
     assert run("NeverWorks").exit_code == STALLED
     again = run("NeverWorks")
     assert again.exit_code == STALLED, "still broken: it tries, and stops again"
-    (tmp_path / "mended").touch()
+    config.with_name("mended").touch()
 
     outcome = run("NeverWorks")
 
     assert outcome.exit_code == SPENT, outcome.output
     assert "trying" in outcome.output
-    assert rows(tmp_path, "SELECT DISTINCT status FROM label") == [("done",)]
-    (failed,) = rows(tmp_path, "SELECT COUNT(*) FROM label_attempt WHERE status = 'failed'")[0]
+    assert rows(config, "SELECT DISTINCT status FROM label") == [("done",)]
+    (failed,) = rows(config, "SELECT COUNT(*) FROM label_attempt WHERE status = 'failed'")[0]
     assert failed >= 24, "what was tried before stays on record"
 
     assert "nothing to do" in run("NeverWorks").output

@@ -36,12 +36,14 @@ def pair(first, second, distance, charge=0, multiplicity=1):
     return Frame(np.array([first, second]), positions, charge, multiplicity)
 
 
-def task(tmp_path, frame, attempt=0, others=(), **options):
+def task(tmp_path, frame, attempt=0, others=(), short=0, **options):
     """Return the records of a label task."""
     items = [
         {"frame_key": one.key, "positions": one.positions.tolist(), "attempt": attempt}
         for one in (frame, *others)
     ]
+    if short:
+        items[0]["short_of_memory"] = short
     method = MethodSpec("pyscf", options=options).to_json()
     spec = {"method": method, "system": system_record("x", frame), "frames": items}
     (tmp_path / "outbox" / "t.parts").mkdir(parents=True, exist_ok=True)
@@ -137,6 +139,22 @@ def test_more_memory_than_allowed_costs_one_frame(tmp_path):
     assert (record["status"], record["error_class"]) == ("failed", "out_of_memory")
     assert "MB, 150 MB are allowed" in record["error_text"]
     assert record["retryable"]
+
+
+def test_with_more_memory_the_same_label_is_made(tmp_path, monkeypatch):
+    """Up to what its pool says that a worker has: 0.9 of 200 MB are not enough either."""
+    options = {"theory": "CCSD(T)", "basis": "cc-pVTZ", "forces": "none"}
+    (failed,) = task(tmp_path / "first", WATER, memory=150, **options)
+    assert (failed["error_class"], failed["retryable"]) == ("out_of_memory", True)
+    monkeypatch.setenv("ALLOOP_WORKER_MEMORY_MB", "200")
+    (again,) = task(tmp_path / "poor", WATER, attempt=1, short=3, memory=150, **options)
+    assert "MB, 180 MB are allowed" in again["error_text"]
+
+    monkeypatch.setenv("ALLOOP_WORKER_MEMORY_MB", "4000")
+    (done,) = task(tmp_path / "rich", WATER, attempt=1, short=2, memory=150, **options)
+
+    assert done["status"] == "done", done
+    assert done["energy"] == pytest.approx(-2077.1, abs=0.1)
 
 
 def test_one_allocation_that_cannot_fit_is_refused_by_the_system():

@@ -2,41 +2,29 @@
 
 from __future__ import annotations
 
-import base64
-import contextlib
 import json
 import math
-import os
-import pty
-import select
-import signal
-import subprocess
-import sys
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 import alloop
 import alloop.campaign.start
 from alloop.artifacts import ArtifactStore
 from alloop.campaign.verdict import Verdict
-from alloop.cli.main import app
 from alloop.errors import DataError, LedgerError
 from alloop.frames import Frame
 from alloop.report import plots
 from alloop.report.html import write_report
 from alloop.report.spacetime import ranges
 from alloop_db.ledger import LEDGER, open_ledger, open_readonly
-from alloop_db.lock import CampaignLock, holder
+from alloop_db.lock import CampaignLock
 from alloop_db.queries import run
 from alloop_db.store import ConfigRecord, Store
-from tests.ledger_rows import NUMBERS, REST, digest
+from tests.ledger_rows import NUMBERS, REST
 from tests.ledger_sample import write_sample
-from tests.ledger_tiers import PAID, add_tier
+from tests.report_pages import OPEN, UNTESTED, Page, alloop_says, change, close, number, read
 
-VOID = {"meta", "img", "br", "hr", "link"}
 NASTY = """<b>wa"ter'</b> & <script>alert("x")</script>"""
 SCORES = {
     "ensemble": {
@@ -53,95 +41,6 @@ METRICS = {
     "gate": {"promoted": False, "reason": "<u>worse</u> by half", "ratio": 1.5},
     "probe": {"energy_drift": 0.00321},
 }
-
-
-class Page(HTMLParser):
-    """A page in pieces; refuses tags that are not closed in their order."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.tags: set[str] = set()
-        self.addresses: list[str] = []
-        self.words: list[str] = []
-        self.tables: list[list[list[str]]] = []
-        self.captions: list[str] = []
-        self._open: list[str] = []
-        self.feed(text)
-        self.close()
-        assert self._open == []
-        self.text = " ".join(" ".join(self.words).split())
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.add(tag)
-        given = dict(attrs)
-        self.addresses += [
-            given[name] for name in ("src", "href", "data", "srcset") if name in given
-        ]
-        assert not any(name.startswith("on") for name in given)
-        if tag not in VOID:
-            self._open.append(tag)
-        if tag == "table":
-            self.tables.append([])
-            self.captions.append("")
-        elif tag == "tr":
-            self.tables[-1].append([])
-        elif tag in ("td", "th"):
-            self.tables[-1][-1].append("")
-
-    def handle_endtag(self, tag):
-        assert self._open.pop() == tag
-
-    def handle_data(self, data):
-        if "style" in self._open:
-            assert "url(" not in data
-            assert "@import" not in data
-            return
-        self.words.append(data)
-        if self._open and self._open[-1] in ("td", "th"):
-            self.tables[-1][-1][-1] += data
-        elif self._open and self._open[-1] == "caption":
-            self.captions[-1] += data
-
-    def table(self, *heads: str) -> list[dict[str, str]]:
-        """Return the rows of the one table that has all of these columns."""
-        (found,) = [rows for rows in self.tables if set(heads) <= set(rows[0])]
-        return [dict(zip(found[0], row, strict=True)) for row in found[1:]]
-
-    def pictures(self) -> list[bytes]:
-        start = "data:image/png;base64,"
-        found = [a.removeprefix(start) for a in self.addresses if a.startswith(start)]
-        return [base64.b64decode(data, validate=True) for data in found]
-
-
-def number(text: str) -> float | None:
-    return None if text == "–" else float(text)
-
-
-def close(value: float | None):
-    """Return what equals a number that was shown with four digits."""
-    return value if value is None else pytest.approx(value, rel=5.1e-4)
-
-
-OPEN = ("DROP TRIGGER IF EXISTS spacetime_model_update", ())
-"""What lets a test write other 4D models into the sample."""
-UNTESTED = (OPEN, ("UPDATE spacetime_model SET metrics = '{}'", ()))
-"""4D models that no trajectory was left to test on."""
-
-
-def change(directory: Path, *statements: tuple[str, tuple[object, ...]]) -> None:
-    engine = open_ledger(directory, create=False)
-    with engine.begin() as connection:
-        for sql, values in statements:
-            connection.exec_driver_sql(sql, values)
-    engine.dispose()
-
-
-def read(directory: Path) -> Page:
-    return Page(write_report(directory).read_text(encoding="utf-8"))
-
-
-def alloop_says(*words: object):
-    return CliRunner().invoke(app, [str(word) for word in words])
 
 
 @pytest.fixture(scope="module")
@@ -288,82 +187,6 @@ def test_the_timeline_has_every_task_and_its_share_of_the_workers(page, ask):
     assert "Time of all workers, 1 (most at once)" in page.text
 
 
-_ALLOOP = (
-    "import signal; from alloop.cli.main import main;"
-    # A shell that runs the tests in its background has them, and all below, ignore it.
-    "signal.signal(signal.SIGINT, signal.default_int_handler); main()"
-)
-
-
-class Watching:
-    """A real ``alloop status --watch`` of a campaign that this process drives."""
-
-    def __init__(self, folder: Path, **more: object) -> None:
-        words = [sys.executable, "-c", _ALLOOP, "status", "--watch", "0.2", "-c", str(folder)]
-        self.process = subprocess.Popen(words, text=True, stderr=subprocess.STDOUT, **more)
-
-    def __enter__(self) -> subprocess.Popen[str]:
-        return self.process
-
-    def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.wait()
-        if self.process.stdout:
-            self.process.stdout.close()
-
-
-def running_sample(folder: Path) -> Path:
-    write_sample(folder)
-    change(folder, ("UPDATE campaign SET state = 'running', verdict = NULL, exit_code = NULL", ()))
-    return folder
-
-
-def test_a_campaign_of_another_process_is_watched_to_its_end(tmp_path):
-    folder = running_sample(tmp_path)
-    with Watching(folder, stdout=subprocess.PIPE) as watcher:
-        with CampaignLock(folder):
-            first = watcher.stdout.readline()
-            assert "water: running; generation 1 of tier xtb; labels 9 done, 1 failed;" in first
-            change(folder, ("UPDATE task SET status = 'running' WHERE task_id = 14", ()))
-            taken = folder / "outbox" / f"{digest('task', 14)}.running"
-            taken.parent.mkdir()
-            taken.write_text("1")
-            while "at work 1 score" not in (line := watcher.stdout.readline()):
-                assert line  # it was looked at between the two changes
-            change(folder, ("UPDATE campaign SET verdict = 'budget spent', state = 'budget'", ()))
-            assert watcher.stdout.readline().endswith("; budget spent\n")
-            assert watcher.poll() is None  # its driver still lives
-        assert "budget, nobody drives it" in watcher.communicate(timeout=30)[0]
-        assert watcher.returncode == 0
-
-
-def test_ctrl_c_ends_the_watching_only(tmp_path):
-    folder = running_sample(tmp_path)
-    terminal, screen = pty.openpty()
-    with CampaignLock(folder), Watching(folder, stdout=screen) as watcher:
-        os.close(screen)
-        shown = ""
-        while shown.count("read at") < 2:  # drawn, and drawn again
-            assert select.select([terminal], [], [], 30.0)[0], shown
-            shown += os.read(terminal, 65536).decode()
-        watcher.send_signal(signal.SIGINT)
-        with contextlib.suppress(OSError):  # the other end is closed
-            while more := os.read(terminal, 65536).decode():
-                shown += more
-        assert watcher.wait(timeout=30) == 0
-        assert holder(folder) is not None
-    os.close(terminal)
-    assert "label: 2 done" in shown
-    assert "Traceback" not in shown
-    assert shown.rstrip().endswith("\x1b[?25h")  # the cursor is back
-
-
-@pytest.mark.parametrize("words", [("--watch", "--json"), ("5",), ("--watch", "0")])
-def test_a_watch_that_makes_no_sense_is_refused(directory, words):
-    outcome = alloop_says("status", "-c", directory, *words)
-    assert outcome.exit_code == 2
-
-
 def test_trajectories_say_how_they_ended(page, ask):
     (row,) = page.table("route", "completed")
     (all_of_them,) = ask(
@@ -431,7 +254,7 @@ def test_4d_models_have_their_judgement_and_trajectories(page, ask):
 
 def test_a_4d_model_that_could_not_be_tested_is_said_so(tmp_path):
     folder = write_sample(tmp_path)
-    change(folder, OPEN, ("UPDATE spacetime_model SET metrics = '{}'", ()))
+    change(folder, *UNTESTED)
     page = read(folder)
     assert "No trajectory was left to test it on." in page.text
     assert len(page.pictures()) == 3
@@ -525,191 +348,6 @@ def test_the_verb_writes_where_it_is_told(directory, tmp_path):
     assert (directory / LEDGER).read_bytes() == before
     with pytest.raises(DataError, match="is a folder"):
         write_report(directory, tmp_path)
-
-
-def two_tiers(folder: Path, *, forces: bool = True) -> Path:
-    """Return the sample with a whole second tier, whose price somebody is to approve."""
-    tiers = [
-        {"id": "xtb", "budget": {"labels": 100, "core_time": None}, "target": None},
-        {
-            "id": "dft",
-            "budget": {"labels": 20, "core_time": "2 h"},
-            "target": {"force_rmse": "50 meV/A", "energy_rmse": "2 meV/atom"},
-            "escalate": {"approve": True},
-        },
-    ]
-    resolved = {"target": {"force_rmse": "0.25 eV/A", "energy_rmse": None}, "tiers": tiers}
-    engine = open_ledger(write_sample(folder), create=False)
-    add_tier(engine, forces=forces)
-    engine.dispose()
-    change(
-        folder,
-        ("UPDATE config_version SET resolved = ?", (json.dumps(resolved),)),
-        ("UPDATE campaign SET state = 'paused'", ()),
-        *UNTESTED,
-    )
-    return folder
-
-
-@pytest.fixture(scope="module")
-def laddered(tmp_path_factory) -> tuple[Path, Page, list[tuple[object, ...]]]:
-    """Return a campaign with two tiers, its page, and what its learning curves were drawn from."""
-    return drawn(two_tiers(tmp_path_factory.mktemp("ladder")))
-
-
-def drawn(folder: Path) -> tuple[Path, Page, list[tuple[object, ...]]]:
-    given, draw = [], plots.learning_curve
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plots, "learning_curve", lambda *all_: given.append(all_) or draw(*all_))
-        return folder, read(folder), given
-
-
-def test_one_tier_is_not_told_apart(tmp_path):
-    folder = write_sample(tmp_path)
-    change(
-        folder,
-        ("DELETE FROM promotion", ()),
-        ("DELETE FROM mode_score", ()),
-        ("DELETE FROM level_of_theory WHERE level_of_theory_id = 2", ()),
-        *UNTESTED,
-    )
-    page = read(folder)
-    assert "Tiers" not in page.text
-    for table in page.tables:
-        if "audit force rmse" in table[0] or "example" in table[0] or "estimator" in table[0]:
-            assert not {"tier", "mode", "level of theory"} & set(table[0])
-    assert "tier" not in page.table("generation", "audit force RMSE")[0]
-    words = status_words(folder)
-    assert "tier" not in words
-    assert "best mode" not in words
-
-
-def test_each_tier_has_its_curve_and_target(laddered):
-    _, page, given = laddered
-    (lower, lower_target), (upper, upper_target) = given
-    assert (lower_target, upper_target) == (0.25, 0.05)
-    assert [point.error for point in lower["audit: frames drawn at random"]] == [0.4, 0.2]
-    (points,) = upper.values()
-    assert points == [plots.Point(3, e, 0.9 * e, 1.1 * e) for e in (0.1, 0.04)]
-    assert "Tier dft, wB97X/6-31G*. Root-mean-square error of a force component" in page.text
-    assert len(page.pictures()) == 5  # learning, spread and error, for each tier; the timeline
-    assert "Tier dft, wB97X/6-31G*: 1 frames that were predicted" in page.text
-    assert "Tier xtb, GFN2-xTB: 5 frames that were predicted" in page.text
-
-
-def test_tiers_have_their_price_rounds_and_modes(laddered):
-    page = laddered[1]
-    lower, upper = page.table("s a label", "target")
-    assert (lower["labels"], lower["given up"], lower["budget"]) == ("9", "1", "100")
-    assert (upper["labels"], upper["given up"], upper["budget"]) == ("4", "1", "20")
-    assert number(upper["s a label"]) == close(5 * PAID / 4)
-    assert number(upper["core-hours"]) == close(5 * PAID / 3600)
-    assert upper["budget, core-hours"] == "2"
-    assert upper["audit error"] == "0.040 [0.036, 0.044] eV/Å"
-    assert upper["target"] == "0.050 eV/Å, 2.00 meV/atom"
-    first, second = page.table("to tier", "core-hours paid")
-    assert (first["core-hours expected"], first["error before"]) == ("–", "–")
-    assert second["core-hours expected"] == "0.0111 [0.00833, 0.0153]"
-    assert (second["error before"], second["error after"]) == ("100.0 meV/Å", "40.0 meV/Å")
-    bought = (
-        "1 labels at wB97X/6-31G* (0.01 core-hours) bought 6e+03 meV/Å per core-hour: the audit"
-        " force error fell from 100 to 40 meV/Å."
-    )
-    assert bought in page.text
-    modes = page.table("mode", "kept")
-    assert [(row["generation"], row["mode"], row["kept"]) for row in modes] == [
-        ("2", "delta", "yes"), ("2", "finetune", "no"), ("3", "delta", "yes"),
-        ("3", "finetune", "no"),
-    ]  # fmt: skip
-    assert "Best mode in generation 3: delta, 40.0 meV/Å on 2 audit frames" in page.text
-
-
-def test_what_programs_say_of_labels_has_its_worst_frame(laddered):
-    gap, t1 = laddered[1].table("diagnostic", "worst frame")
-    assert (gap["diagnostic"], gap["frames"], gap["worst frame"]) == ("gap", "4", "11")
-    assert (gap["least"], gap["median"], gap["largest"]) == ("-1", "3.5", "9")
-    assert (t1["diagnostic"], t1["worst frame"], t1["largest"]) == ("t1", "11", "0.011")
-
-
-def test_a_method_without_forces_is_judged_by_energies(tmp_path):
-    folder, page, given = drawn(two_tiers(tmp_path, forces=False))
-    curves, target, quantity = given[-1]
-    assert (target, quantity) == (2.0, "energy RMSE / meV/atom")
-    (points,) = curves.values()
-    assert [point.error for point in points] == pytest.approx([4 / 3, 1.0])
-    assert page.table("s a label", "target")[1]["audit error"] == "1.00 meV/atom"
-    assert "the audit energy error fell from 1.33 to 1 meV/atom" in page.text
-    assert "1.00 meV/atom, target 2.00 meV/atom" in status_words(folder)
-
-
-def status_words(folder: Path) -> str:
-    outcome = alloop_says("status", "-c", folder)
-    assert outcome.exit_code == 0, outcome.output
-    return outcome.output
-
-
-def test_status_tells_each_tier(laddered):
-    words = status_words(laddered[0]).splitlines()
-    for line in (
-        "generation 3 of tier dft, 120 s of wall time",
-        "  xtb (GFN2-xTB): 9 done, 1 failed, 0 to go of 100; 0.0035 core-hours (1.4 s a label);"
-        " audit 0.200 [0.160, 0.240] eV/Å, target 0.250 eV/Å",
-        "  dft (wB97X/6-31G*): 4 done, 1 failed, 0 to go of 20; 0.05 of 2 core-hours (45 s a"
-        " label); audit 0.040 [0.036, 0.044] eV/Å, target 0.050 eV/Å",
-        "best mode in generation 3: delta, 40.0 meV/Å on 2 audit frames; errors of the others as"
-        " multiples of that: finetune 1.5",
-    ):
-        assert line in words
-    table = [line.split() for line in words if line.startswith("         ")]
-    # Trained on: labels of the generation's own tier.
-    assert [(row[3], row[-1]) for row in table] == [
-        ("4", "xtb"), ("7", "xtb"), ("3", "dft"), ("3", "dft"),
-    ]  # fmt: skip
-    assert not any("waiting" in line for line in words)  # no label is pending
-
-
-def test_status_asks_for_approval_until_it_is_given(tmp_path):
-    folder = two_tiers(tmp_path)
-    pending = (
-        "INSERT INTO label (frame_id, level_of_theory_id, generation_id, status, tries)"
-        " VALUES (?, 2, 4, 'pending', 0)"
-    )
-    change(folder, (pending, (2,)), (pending, (3,)))
-    asked = "waiting for approval: 2 labels of tier dft for about 0.0111 [0.00833, 0.0153] core-"
-    assert asked in status_words(folder)
-    assert asked[1:] in read(folder).text
-    told = json.loads(alloop_says("status", "-c", folder, "--json").output)
-    assert (told["approval"]["tier"], told["approval"]["labels"]) == ("dft", 2)
-    assert told["tier"] == "dft"
-    assert [tier["to_go"] for tier in told["tiers"]] == [0, 2]
-    assert told["modes"][0]["mode"] == "delta"
-
-    change(folder, ("UPDATE campaign SET state = 'running'", ()))
-    assert "waiting" not in status_words(folder)
-    approved = "INSERT INTO event (at, kind, text, details) VALUES ('x', 'approval', 'x', ?)"
-    change(
-        folder,
-        ("UPDATE campaign SET state = 'paused'", ()),
-        (approved, (json.dumps({"generation": 2}),)),  # of another round
-    )
-    assert asked in status_words(folder)
-    change(folder, (approved, (json.dumps({"generation": 3}),)))
-    assert "waiting" not in status_words(folder)
-
-
-def test_a_price_that_was_unknown_is_that_of_the_labels_made(tmp_path):
-    folder = two_tiers(tmp_path)
-    change(
-        folder,
-        ("DROP TRIGGER promotion_update", ()),
-        ("UPDATE promotion SET seconds = NULL, seconds_low = NULL, seconds_high = NULL", ()),
-        (
-            "INSERT INTO label (frame_id, level_of_theory_id, generation_id, status, tries)"
-            " VALUES (2, 2, 4, 'pending', 0)",
-            (),
-        ),
-    )
-    assert "1 labels of tier dft for about 0.0125 core-hours" in status_words(folder)  # 45 s
 
 
 @pytest.fixture

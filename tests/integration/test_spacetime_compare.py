@@ -36,10 +36,10 @@ from alloop.spacetime.propagation.writers import PropagationFile
 from alloop.trajectories import Shard, write_shard
 from alloop_db.ledger import open_ledger
 from alloop_db.schema import SpacetimeModel, SpacetimeTrajectory
-from tests.integration.test_report import Page
 from tests.integration.test_spacetime_verbs import FIT, WATER, complaint, run
 from tests.ledger_rows import Rows
 from tests.ledger_sample import _trajectory, fill
+from tests.report_pages import Page
 
 N, LENGTH = 8, 120.0
 PICTURES = {"spectra", "distributions", "rmsd", "rmsd_map", "energy"}

@@ -14,7 +14,6 @@ import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import closing
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -28,10 +27,10 @@ from alloop.cli.main import app
 from alloop.trajectories import Shard
 from alloop_tasks import fit_spacetime, probe_spacetime
 from alloop_tasks.workspace import Workspace
+from tests.small_campaigns import CONVERGED, SPENT, rows, write_campaign
 
 pytestmark = pytest.mark.timeout(300)
 
-WATER = "3\n\nO 0 0 0.1173\nH 0 0.7572 -0.4692\nH 0 -0.7572 -0.4692\n"
 CONFIG = """
 schema: 1
 campaign: {name: water, seed: 3, directory: run}
@@ -58,18 +57,11 @@ spacetime:
 stop: {max_generations: 1}
 site: inprocess
 """
-SPENT = 3
-
-
-def rows(config: Path, sql: str) -> list[tuple]:
-    ledger = f"file:{config.parent}/run/ledger.sqlite?mode=ro"
-    with closing(sqlite3.connect(ledger, uri=True, timeout=10)) as connection:
-        return connection.execute(sql).fetchall()
 
 
 def alloop(*words: object) -> str:
     outcome = CliRunner().invoke(app, [str(word) for word in words])
-    assert outcome.exit_code in (0, SPENT), outcome.output
+    assert outcome.exit_code in (CONVERGED, SPENT), outcome.output
     return outcome.output
 
 
@@ -107,11 +99,9 @@ def _rows_if_any(config: Path, sql: str) -> list[tuple]:
 @pytest.fixture(scope="module")
 def begun(tmp_path_factory) -> Path:
     """Return a campaign whose driver was killed as its 4D fit had begun."""
-    folder = tmp_path_factory.mktemp("begun")
-    (folder / "water.xyz").write_text(WATER)
-    (folder / "config.yaml").write_text(CONFIG)
-    kill_in(folder / "config.yaml", "fit_spacetime", 0.0)
-    return folder / "config.yaml"
+    path = write_campaign(tmp_path_factory.mktemp("begun"), CONFIG)
+    kill_in(path, "fit_spacetime", 0.0)
+    return path
 
 
 @pytest.fixture(scope="module")

@@ -236,11 +236,11 @@ def test_a_killed_fit_goes_on_to_the_same_model(folder, model, tmp_path):
         "from alloop.spacetime.learning import fit\n"
         "from alloop.cli import main\n"
         "from alloop.report.progress import ProgressDisplay\n"
-        "fit.CheckpointFile = lambda path, owner, every: KEEP(path, owner, 0.0)\n"
+        "fit.CheckpointFile = lambda path, owner, *_: KEEP(path, owner, 0.0)\n"
         "ProgressDisplay.__call__ = lambda self, done, *_: (\n"
         "    os.kill(os.getpid(), signal.SIGKILL) if done > 30 else None)\n"
         "main.main()\n"
-    ).replace("KEEP", "__import__('alloop.training.checkpoint').training.checkpoint.CheckpointFile")
+    ).replace("KEEP", "__import__('alloop.checkpoint').checkpoint.CheckpointFile")
     command = ["fit", "water.h5", *FIT, "-o", "k.pt"]
     done = subprocess.run(
         [sys.executable, "-c", dying, "spacetime", *map(str, command)],
@@ -282,7 +282,7 @@ def test_an_interrupted_fit_says_how_to_go_on(folder, tmp_path, monkeypatch):
 
 def test_a_fit_out_of_time_keeps_its_state(folder, model, tmp_path, monkeypatch):
     keep = functools.partial(fitting.CheckpointFile, every_s=0.0)
-    monkeypatch.setattr(fitting, "CheckpointFile", lambda path, owner, _: keep(path, owner))
+    monkeypatch.setattr(fitting, "CheckpointFile", lambda path, owner, *_: keep(path, owner))
     command = ("fit", folder / "water.h5", *FIT, "-o", tmp_path / "t.pt")
     code, _, err = run(*command, "--time-limit", "1e-6 s")
 

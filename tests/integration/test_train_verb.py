@@ -299,7 +299,7 @@ def test_interrupted_it_goes_on_to_the_same_weights(trained, tmp_path):
         "import signal, time; import alloop.training.members as m; m.CHECKPOINT_S = 0.0;"
         # Tests that a shell runs in the background have it ignored.
         "signal.signal(signal.SIGINT, signal.default_int_handler);"
-        "from alloop.training.checkpoint import CheckpointFile as c; keep = c.keep;"
+        "from alloop.checkpoint import CheckpointFile as c; keep = c.keep;"
         # Slow enough for the signal to come in time on a busy machine.
         "c.keep = lambda self, state: (keep(self, state), time.sleep(0.05))[0];"
         "from alloop.cli.main import main; main()"

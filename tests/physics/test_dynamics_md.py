@@ -12,8 +12,10 @@ from alloop.dynamics.health import HealthLimits
 from alloop.dynamics.integrators import degrees_of_freedom
 from alloop.dynamics.md import MdSettings, run_md
 from alloop.dynamics.recording import force_spread
-from alloop.errors import DynamicsError
+from alloop.errors import DynamicsError, OutOfTime
+from alloop.trajectories import ARRAYS
 from alloop.units import KB
+from tests.in_spells import in_spells
 from tests.physics.dynamics_committees import (
     WATER,
     WATER_AT,
@@ -248,31 +250,125 @@ def test_starts_that_are_broken_are_told_and_never_reach_the_committee():
     assert [one.about.ended for one in trajectories] == ["not_finite", "not_finite", "contact"]
 
 
-def test_a_deadline_ends_the_run_and_keeps_what_was_recorded():
-    gone = run(deadline=time.monotonic() - 1.0)
-    assert {(one.about.ended, one.about.ended_step, one.n_frames) for one in gone} == {
-        ("deadline", 0, 1)
-    }
+class KilledError(Exception):
+    pass
+
+
+class Counted:
+    """A committee that says how often it was asked, may take its time, and may be killed."""
+
+    def __init__(self, inner=None, *, nap=0.0, last=math.inf):
+        self.inner, self.nap, self.last = inner or morse_water(), nap, last
+        self.asked, self.n_members = 0, (inner or morse_water()).n_members
+
+    def evaluate(self, *args, **kwargs):
+        self.asked += 1
+        if self.asked > self.last:
+            raise KilledError
+        time.sleep(self.nap)
+        return self.inner.evaluate(*args, **kwargs)
+
+
+def breaking_start():
+    """Three replicas of which the second is torn apart on the way."""
+    x, v = starts()
+    v[1, 1] += 0.3 * (WATER_AT[1] - WATER_AT[0])
+    return x, v
+
+
+TORN = HealthLimits(max_force=12.0, max_drift=1.0, spike_factor=100.0)
+
+
+def equal(one, other):
+    assert one.about == other.about
+    assert one.system.same_as(other.system)
+    for name in ARRAYS:
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name), err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("settings", "limits", "reason"),
+    [
+        (NVE, TORN, "force"),
+        (NVT, TORN, "force"),
+        (replace(NVT, n_steps=155), TORN, "force"),
+        (NVE, HealthLimits(), "energy_drift"),  # judged by where it began
+    ],
+)
+def test_a_run_that_was_killed_goes_on_bit_for_bit(tmp_path, settings, limits, reason):
+    """Before and after a replica breaks, within and between blocks of noise."""
+    path = tmp_path / "new folder" / "run.checkpoint"
+    whole = run(settings, limits, start=breaking_start())
+    assert [one.about.ended for one in whole] == ["completed", reason, "completed"]
+    assert 0 < whole[1].about.ended_step < 50
+    assert whole[1].pre_failure.any()
+    for last in (3, whole[1].about.ended_step + 3, 65, 98):
+        with pytest.raises(KilledError):
+            run(
+                settings,
+                limits,
+                Counted(last=last),
+                breaking_start(),
+                checkpoint=path,
+                checkpoint_s=0.0,
+            )
+        again = Counted()
+        resumed = run(settings, limits, again, breaking_start(), checkpoint=path)
+        for one, other in zip(resumed, whole, strict=True):
+            equal(one, other)
+        assert again.asked == settings.n_steps - last + 2  # one to know the potential by
+        path.unlink()
+
+
+@pytest.mark.parametrize("settings", [NVE, NVT])
+def test_a_run_that_is_laid_down_in_time_goes_on_bit_for_bit(tmp_path, settings):
     seen = []
-
-    class Slow:
-        n_members = 3
-
-        def evaluate(self, *args, **kwargs):
-            time.sleep(0.01)
-            return morse_water().evaluate(*args, **kwargs)
-
-    late = run(
-        committee=Slow(),
-        deadline=time.monotonic() + 0.4,
-        on_progress=lambda *now: seen.append(now),
+    runs, laid_down = in_spells(
+        lambda at: run(
+            settings,
+            TORN,
+            Counted(nap=0.01),
+            breaking_start(),
+            checkpoint=tmp_path / "run.checkpoint",
+            lay_down_at=at,
+            on_progress=lambda *now: seen.append(now),
+        ),
+        0.6,
     )
-    whole = run()
-    assert {one.about.ended for one in late} == {"deadline"}
-    assert 1 < late[0].n_frames < 11
-    assert not late[0].pre_failure.any()
-    assert seen == [(10 * (i + 1), 3) for i in range(late[0].n_frames - 1)]
-    np.testing.assert_array_equal(late[0].positions, whole[0].positions[: late[0].n_frames])
+    assert laid_down >= 1
+    for one, other in zip(runs, run(settings, TORN, start=breaking_start()), strict=True):
+        equal(one, other)
+    every = settings.record_every
+    assert [step for step, _ in seen] == list(range(every, 101, every))  # no step twice
+
+
+def test_a_run_that_has_no_time_or_is_done_leaves_nothing(tmp_path):
+    path = tmp_path / "run.checkpoint"
+    with pytest.raises(OutOfTime) as caught:
+        run(checkpoint=path, lay_down_at=time.monotonic())
+    assert not caught.value.advanced
+    run(checkpoint=path, checkpoint_s=3600.0, lay_down_at=time.monotonic() + 3600.0)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("what", ["settings", "limits", "start", "potential", "members", "masses"])
+def test_the_checkpoint_of_another_run_is_not_used(tmp_path, what):
+    path = tmp_path / "run.checkpoint"
+    masses = WATER_MASSES * (2.0 if what == "masses" else 1.0)
+    other = {
+        "settings": replace(NVT, seeds=(1, 2, 4)) if what == "settings" else NVT,
+        "limits": HealthLimits(max_force=99.0) if what == "limits" else HealthLimits(),
+    }
+    potential = morse_water(4) if what == "members" else morse_water()
+    if what == "potential":
+        softer = morse_water(6).members[:2:-1]
+        potential = PairCommittee(softer)
+    x, v = starts(seed=what == "start")
+    given = (Counted(potential, last=50), WATER, x, v, masses, other["settings"], other["limits"])
+    with pytest.raises(KilledError):
+        run_md(*given, checkpoint=path, checkpoint_s=0.0)
+    for one, undisturbed in zip(run(checkpoint=path), run(), strict=True):
+        equal(one, undisturbed)
 
 
 @pytest.mark.parametrize(

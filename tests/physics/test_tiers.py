@@ -1,6 +1,7 @@
 """A level of theory with few labels, learnt with the help of a cheaper one: real xTB labels."""
 
 import re
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +19,7 @@ from alloop.training.levels import completed, differences, for_training, predict
 from alloop.training.settings import TrainSettings
 from alloop.training.tiers import MODES, learn, usable_modes
 from alloop.training.trainer import train_member
+from tests.in_spells import in_spells
 
 REST = np.array([[0.0, 0.0, 0.117], [0.0, 0.757, -0.471], [0.0, -0.757, -0.471]])
 NUMBERS = np.array([8, 1, 1])
@@ -336,6 +338,29 @@ def test_a_killed_second_fit_does_not_begin_with_the_first(world, tmp_path):
     left = []
     fit("delta", few, lower, parents[0], should_stop=lambda: left.append(1), **kept)
     assert len(left) < 0.5 * len(steps)
+
+
+def test_both_fits_of_a_difference_are_laid_down_in_time(world, tmp_path):
+    lower, upper, _, parents = world
+    few = first(upper, 10)
+    given = {"seed": 1, "kind": "ani", "parent": parents[0], **LEVELS}
+    whole, _ = learn("delta", few, lower, STEADY, **given)
+
+    def work(lay_down_at):
+        return learn(
+            "delta",
+            few,
+            lower,
+            STEADY,
+            on_epoch=lambda _: time.sleep(0.15),
+            checkpoint=tmp_path / "fit.pt",
+            lay_down_at=lay_down_at,
+            **given,
+        )
+
+    (again, _), laid_down = in_spells(work, 1.0)
+    assert laid_down >= 2
+    assert member_bytes(again) == member_bytes(whole)
 
 
 @pytest.mark.parametrize("stop", [3, 20])

@@ -50,9 +50,9 @@ END;
 """
 MIGRATION = """
 from alloop_db.migrations import execute
-revision, down_revision = "0005", "0004"
+revision, down_revision = "0006", "0005"
 def upgrade():
-    execute("0005_changes.sql")
+    execute("0006_changes.sql")
 """
 
 
@@ -86,8 +86,8 @@ def next_migration(
     """Pretend that this alloop knows one more revision; return its SQL file."""
     folder = tmp_path_factory.mktemp("later") / "100% migrations"
     shutil.copytree(ledger.MIGRATIONS, folder)
-    (folder / "versions" / "0005_next.py").write_text(MIGRATION)
-    script = folder / "versions" / "0005_changes.sql"
+    (folder / "versions" / "0006_next.py").write_text(MIGRATION)
+    script = folder / "versions" / "0006_changes.sql"
     script.write_text(CHANGES)
     monkeypatch.setattr(ledger, "MIGRATIONS", folder)
     monkeypatch.setattr("alloop_db.migrations.VERSIONS", folder / "versions")
@@ -200,7 +200,7 @@ def test_an_older_alloop_refuses_a_newer_ledger(
     open_ledger(old, create=False).dispose()
     monkeypatch.undo()
     for opener in (open_readonly, lambda path: open_ledger(path, create=False)):
-        with pytest.raises(LedgerError, match=r"newer alloop \(schema 0005, .* up to 0004\)"):
+        with pytest.raises(LedgerError, match=r"newer alloop \(schema 0006, .* up to 0005\)"):
             opener(old)
 
 

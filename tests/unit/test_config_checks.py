@@ -9,6 +9,7 @@ from ase import Atoms
 from ase.build import molecule
 from ase.io import write
 
+from alloop.cli.main import main
 from alloop.config.load import LoadedCampaign, load, load_text
 from alloop.errors import ConfigError
 
@@ -398,3 +399,16 @@ def test_a_byte_order_mark_does_not_matter(folder: Path) -> None:
     path = folder / "bom.yaml"
     path.write_bytes(b"\xef\xbb\xbf" + GOOD.encode())
     assert load(path).text == GOOD
+
+
+def test_validate_says_what_is_perhaps_not_meant(folder: Path, capsys, monkeypatch) -> None:
+    systems = "systems:\n  co2: {structure: co2.xyz}\n  etoh: {structure: ethanol.xyz}\n"
+    text = HEAD + systems + TIERS + routes("id: a, timestep: 2 fs, systems: [co2]")
+    (folder / "config.yaml").write_text(text)
+    monkeypatch.setattr("sys.argv", ["alloop", "validate", str(folder / "config.yaml")])
+
+    with pytest.raises(SystemExit):
+        main()
+
+    assert "warning: " in (said := capsys.readouterr().out)
+    assert "systems.etoh: no route starts from it" in said

@@ -46,6 +46,11 @@ def complaint(content: str, folder: Path) -> str:
     return line
 
 
+def warnings(content: str, folder: Path) -> tuple[str, ...]:
+    loaded = load_text(content, folder / "c.yaml")
+    return tuple(line.removeprefix(f"{folder / 'c.yaml'}:") for line in loaded.warnings)
+
+
 def test_two_tiers_need_nothing_else(folder):
     loaded = load_text(text(FIRST, SECOND), folder / "c.yaml")
 
@@ -183,6 +188,41 @@ def test_forces_of_the_first_tier_are_those_of_every_system(folder):
     )
 
     assert "no forces" in complaint(open_shell, folder)
+
+
+ENERGIES = f"{{id: high, method: {{{PYSCF}, forces: none}}}}"
+BY_HAND = "{id: high, method: {engine: external, name: by hand, forces: false}}"
+
+
+@pytest.mark.parametrize(("tier", "level"), [(ENERGIES, "HF/STO-3G"), (BY_HAND, "by hand")])
+def test_energies_alone_want_a_target_of_their_own(folder, tier, level):
+    with_forces = tier.replace("forces: none", "forces: analytic").replace("false", "true")
+    assert warnings(text(FIRST, with_forces), folder) == ()
+
+    (line,) = warnings(text(FIRST, tier), folder)
+
+    assert line == (
+        f"7:5  tiers.high.target.energy_rmse: labels of {level} are energies alone: without this"
+        " target the tier cannot converge, and ends with its budget or without progress"
+    )
+    of_all = "target: {energy_rmse: 1 meV/atom}\n"
+    assert warnings(text(FIRST, tier, more=of_all), folder) == ()
+    own = tier.replace("}}", "}, target: {energy_rmse: 1 meV/atom}}")
+    assert warnings(text(FIRST, own), folder) == ()
+    other = tier.replace("}}", "}, target: {force_rmse: 1 eV/A}}")
+    assert len(warnings(text(FIRST, other, more=of_all), folder)) == 1
+    assert warnings(text(FIRST, tier, more="stop: {when: [stable]}\n"), folder) == ()
+
+
+def test_energies_of_one_system_are_energies_of_its_tier(folder):
+    """CCSD(T) has a gradient for closed shells only."""
+    closed = text(FIRST, "{id: high, method: {engine: pyscf, theory: CCSD(T), basis: STO-3G}}")
+    assert warnings(closed, folder) == ()
+    open_shell = closed.replace("  w:", "  oh: {structure: oh.xyz, multiplicity: 2}\n  w:")
+
+    (line,) = warnings(open_shell, folder)
+
+    assert "tiers.high.target.energy_rmse: " in line
 
 
 # -- tiers of a campaign that has begun ------------------------------------------------------------

@@ -1,5 +1,6 @@
 """The rules of dynamic training: what is refused, when subsequences grow, what is repeatable."""
 
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +14,7 @@ from alloop.training.dynamic_settings import Plateau
 from alloop.training.rollouts import mepa, rollout_errors
 from alloop.training.segments import NveTrajectory, Segments, groups_of
 from alloop.trajectories import System
+from tests.in_spells import in_spells
 from tests.physics.motion_samples import ATOMS, member_of, water_runs
 
 QUICK = DynamicSettings(
@@ -275,6 +277,25 @@ def test_a_killed_run_goes_on_to_the_same_bits(member, trajectories, tmp_path, l
     assert member_bytes(again) == member_bytes(whole)
     assert report_again == report
     assert tuple(told) == report.epochs[(n_steps - 1) // 3 :]
+
+
+def test_a_run_that_is_laid_down_in_time_goes_on_to_the_same_bits(member, trajectories, tmp_path):
+    given = (member, trajectories[:2], trajectories[2:], QUICK)
+    whole, report = refine(*given, seed=1)
+
+    def work(lay_down_at):
+        return refine(
+            *given,
+            seed=1,
+            on_epoch=lambda _: time.sleep(0.3),
+            checkpoint=tmp_path / "run.ckpt",
+            lay_down_at=lay_down_at,
+        )
+
+    (again, report_again), laid_down = in_spells(work, 1.5)
+    assert laid_down >= 1
+    assert member_bytes(again) == member_bytes(whole)
+    assert report_again == report
 
 
 def test_the_checkpoint_of_another_run_is_not_used(member, trajectories, tmp_path):

@@ -55,6 +55,23 @@ def test_each_shipped_query_runs_and_says_what_it_answers(reader: Engine, name: 
     assert len(set(result.columns)) == len(result.columns)
 
 
+def test_tasks_are_told_with_where_they_ran_and_what_they_used(tmp_path: Path) -> None:
+    write_sample(tmp_path)
+    with sqlite3.connect(tmp_path / LEDGER) as ledger:
+        ledger.execute(
+            "UPDATE task SET pool = 'cpu', job = '4711', peak_memory = 812.5, hand_backs = 1,"
+            " finished_at = '2099-01-01' WHERE task_id = 2"
+        )
+    result = run(open_readonly(tmp_path), "tasks", {"limit": "3"})
+    last = dict(zip(result.columns, result.rows[0], strict=True))
+    wanted = {"pool": "cpu", "job": "4711", "host": "node1", "peak_memory": 812.5}
+    assert wanted.items() <= last.items()
+    assert last["task"] == digest("task", 2)[:12]
+    assert last["queued_at"] <= last["started_at"] < last["ended_at"]
+    assert column(result, "ended_at") == sorted(column(result, "ended_at"), reverse=True)
+    assert len(result.rows) == 3
+
+
 def test_the_learning_curve_goes_down(reader: Engine) -> None:
     result = run(reader, "learning_curve")
     assert column(result, "n_labels") == [4, 7]

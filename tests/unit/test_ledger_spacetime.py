@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 from sqlalchemy import insert, select
 
@@ -15,10 +14,11 @@ from alloop_db.ledger import open_ledger
 from alloop_db.queue import TaskIntent
 from alloop_db.sessions import transaction
 from alloop_db.store import Store
-from alloop_tasks.environment import environment
+from tests.ledger_rows import NUMBERS, REST
+from tests.task_results import envelope
 
 METHODS = {"xtb": {"engine": "tblite", "model": "GFN2-xTB"}}
-WATER = Frame(np.array([8, 1, 1]), np.array([[0.0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]]))
+WATER = Frame(NUMBERS, REST)
 LIMITS = {"limits": {"spread": 0.01}}
 GATE = {"ratio": 0.9}
 
@@ -54,18 +54,9 @@ def finish(store: Store, kind: str, spec: dict[str, Any], result: dict[str, Any]
     store.tasks.add([TaskIntent(key, kind, spec, 0, 6)])
     made = [result["artifact"]] if result["artifact"] else []
     files = [{"sha256": sha, "suffix": ".x", "kind": kind, "bytes": 1} for sha in made]
-    envelope = {
-        "key": key,
-        "status": "done",
-        "started_at": t.now(),
-        "seconds": 1.0,
-        "cpu_seconds": 1.0,
-        "environment": environment(),
-        "artifacts": files,
-        "result": result,
-    }
-    assert store.tasks.commit(envelope)
-    assert not store.tasks.commit(envelope), "a result is committed once"
+    record = envelope(key, *files, **result)
+    assert store.tasks.commit(record)
+    assert not store.tasks.commit(record), "a result is committed once"
 
 
 def fit(store: Store, name: str, turn: int = 0, parent: str | None = None, **more: Any) -> None:

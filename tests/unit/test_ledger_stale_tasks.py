@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 from sqlalchemy import select
 
@@ -15,18 +14,18 @@ from alloop.artifacts import ArtifactStore
 from alloop.frames import Frame
 from alloop_db import label_reader
 from alloop_db import schema as t
-from alloop_db.arrays import floats_to_blob
 from alloop_db.ledger import open_ledger
 from alloop_db.queue import TaskIntent
 from alloop_db.sessions import transaction
 from alloop_db.store import Store
-from alloop_tasks.environment import environment
+from tests.ledger_rows import NUMBERS, REST, frame_row
+from tests.task_results import envelope
 
 METHODS = {
     "low": {"engine": "tblite", "model": "GFN1-xTB"},
     "high": {"engine": "tblite", "model": "GFN2-xTB"},
 }
-WATER = Frame(np.array([8, 1, 1]), np.array([[0.0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]]))
+WATER = Frame(NUMBERS, REST)
 N = 6
 
 
@@ -36,17 +35,7 @@ def store(tmp_path) -> Store:
     store.create("water", 1, "0", {"water": WATER}, METHODS)
     with transaction(store.engine) as session:
         for number in range(N):
-            session.add(
-                t.FrameRow(
-                    key=f"{number:064x}",
-                    system_id=1,
-                    generation_id=1,
-                    source="wigner",
-                    split="train",
-                    n_atoms=3,
-                    positions=floats_to_blob(WATER.positions + number),
-                )
-            )
+            session.add(frame_row(number))
     return store
 
 
@@ -54,18 +43,7 @@ def carry_out(store: Store, name: str, kind: str, spec: dict[str, Any], **result
     key = name.encode().hex().ljust(64, "0")
     store.tasks.add([TaskIntent(key, kind, spec, 0, 1)])
     store.tasks.claim(5, 1)
-    store.tasks.commit(
-        {
-            "key": key,
-            "status": "done",
-            "started_at": t.now(),
-            "seconds": 1.0,
-            "cpu_seconds": 1.0,
-            "environment": environment(),
-            "artifacts": [],
-            "result": result,
-        }
-    )
+    store.tasks.commit(envelope(key, **result))
 
 
 def choose(*frames: int) -> dict[str, Any]:

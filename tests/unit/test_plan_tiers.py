@@ -503,7 +503,10 @@ def test_a_tier_that_can_get_no_label_ends_the_campaign():
     code, text = end(run(given, climb()))
 
     assert code == 4
-    assert "no frame can be promoted" in text
+    assert "no frame could be promoted to tier 'gfn1'" in text
+    assert "another campaign.directory" in text
+    larger = climb(upper={"budget": {"labels": 9999}})
+    assert end(run(given, larger)) == (code, text), "what is promoted stays"
 
 
 def test_a_turn_without_promotions_learns_from_the_labels_that_are_there():

@@ -9,15 +9,15 @@ from sqlalchemy import select
 from alloop.artifacts import ArtifactStore
 from alloop.frames import Frame
 from alloop_db import schema as t
-from alloop_db.arrays import floats_to_blob
 from alloop_db.ledger import open_ledger
 from alloop_db.queue import MAX_LOSSES, MAX_SHARED_LOSSES, TaskIntent
 from alloop_db.sessions import transaction
 from alloop_db.store import Store
-from alloop_tasks.environment import environment
+from tests.ledger_rows import NUMBERS, REST, frame_row
+from tests.task_results import envelope
 
 METHODS = {"xtb": {"engine": "tblite", "model": "GFN2-xTB"}}
-WATER = Frame(np.array([8, 1, 1]), np.array([[0.0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]]))
+WATER = Frame(NUMBERS, REST)
 
 
 @pytest.fixture
@@ -26,15 +26,7 @@ def store(tmp_path) -> Store:
     store.create("water", 1, "0", {"water": WATER}, METHODS)
     with transaction(store.engine) as session:
         for number in range(3):
-            frame = t.FrameRow(
-                key=f"{number:064x}",
-                system_id=1,
-                generation_id=1,
-                source="wigner",
-                split="train",
-                n_atoms=3,
-                positions=floats_to_blob(WATER.positions + number),
-            )
+            frame = frame_row(number)
             session.add(frame)
             session.flush()
             label = t.LabelRow(
@@ -61,19 +53,6 @@ def lose(store: Store, key: str, times: int) -> list[str]:
         states.append(store.tasks.lose(key, "WorkerLost"))
         store.tasks.claim(5, 1)
     return states
-
-
-def envelope(key: str, **result) -> dict:
-    return {
-        "key": key,
-        "status": "done",
-        "started_at": t.now(),
-        "seconds": 1.0,
-        "cpu_seconds": 1.0,
-        "environment": environment(),
-        "artifacts": [],
-        "result": result,
-    }
 
 
 def done(number: int) -> dict:
@@ -135,6 +114,17 @@ def test_an_intent_that_is_known_is_not_added_again(store):
 
     assert store.tasks.add([intent]) == 1
     assert store.tasks.add([intent]) == 0
+
+
+def test_labels_go_to_the_task_that_is_to_make_them_and_stay_there(store):
+    first = TaskIntent("first", "label", {"frames": [{}, {}]}, 0, 3, (1, 3))
+    store.tasks.add([first, TaskIntent("second", "label", {"frames": [{}]}, 0, 3, (2,))])
+    before = [label.task_id for label in labels(store)]
+    assert before == [row(store, "first").task_id, row(store, "second").task_id, before[0]]
+
+    store.tasks.add([first])
+
+    assert [label.task_id for label in labels(store)] == before
 
 
 def test_what_a_dead_driver_had_submitted_goes_back_without_blame(store):

@@ -109,9 +109,9 @@ def test_a_fault_is_one_line_with_its_place(tmp_path, text, shown):
         ("walltime: 8 h", "walltime: 8 hours", "unknown unit 'hours'"),
         ("walltime: 8 h", "walltime: 30 s", "must be at least 60 s"),
         ("walltime: 8 h", "walltime: 10001 s", "pools.gpu.walltime: want whole minutes"),
-        ("walltime: 8 h", "walltime: 122 min",
-         "6:22  pools.gpu.walltime: 2 h 2 min is too short for tasks of up to 2 h (longest_task):"
-         " want more than 2 h 2 min, or shorter tasks"),
+        ("walltime: 8 h", "walltime: 12 min",
+         "6:22  pools.gpu.walltime: 12 min is too short for tasks of up to 10 min (longest_task):"
+         " want more than 12 min, or shorter tasks"),
         ("longest_task: 20 h", "longest_task: 24 h", "pools.big.walltime: 24 h is too short"),
         ("workers: 4", "workers: 4.0", "pools.cpu.workers: want an integer, got 4.0"),
         ("workers: 4,", "", "pools.cpu.workers: this key is required without GPUs"),
@@ -229,11 +229,11 @@ def test_a_role_without_a_pool_is_said(tmp_path):
 
 def test_the_longest_task_of_a_pool_is_that_of_its_roles(tmp_path):
     site = load(tmp_path, SITE + "  evaluate: spare\n")
-    assert longest_task(site, "gpu") == 7200  # it trains
+    assert longest_task(site, "gpu") == 600  # what it begins goes on in the next block
     assert longest_task(site, "big") == 20 * 3600
     site = load(tmp_path, changed(("train: gpu", "train: cpu")))
-    assert longest_task(site, "gpu") == 3600  # it explores only
-    assert longest_task(site, "cpu") == 7200
+    assert longest_task(site, "gpu") == 600
+    assert longest_task(site, "cpu") == 7200  # it makes labels
 
 
 def test_addresses(monkeypatch):
@@ -275,6 +275,17 @@ def test_a_site_is_described(tmp_path):
     assert lines[4:] == (
         "explore: gpu", "label: cpu, then spare", "train: gpu", "fit4d: gpu", "label.ccsd: big",
     )  # fmt: skip
+
+
+def test_the_memory_ladder_is_described(tmp_path):
+    pools = ", ".join(
+        f"{name}: {{type: local, memory_per_worker: {memory} GB}}"
+        for name, memory in [("cpu", 4), ("spare", 4), ("big", 64)]
+    )
+    roles = "{explore: cpu, train: cpu, label: [cpu, spare, big]}"
+    text = f"kind: cluster\npools: {{{pools}}}\nroles: {roles}\n"
+    assert "label: cpu, then spare, then big (more memory)" in describe(load(tmp_path, text))
+    assert "explore: cpu" in describe(load(tmp_path, text))
 
 
 def test_validate_names_the_site_and_its_pools(tmp_path, monkeypatch, capsys):

@@ -14,6 +14,7 @@ from parsl.providers.kubernetes import kube
 
 from alloop.config.shipped import shipped
 from alloop.errors import SiteError
+from alloop.executors.durations import Durations, Pace, pace_file
 from alloop.executors.site import load_site
 from alloop.executors.sites.compile import drain_period, parsl_config
 from alloop.executors.sites.model import ClusterSite
@@ -137,7 +138,7 @@ def test_every_cluster_compiles(name, tmp_path, scheduler, kubernetes):
         assert blocks == ((1, 1) if local else (0, pool.max_blocks))
         if isinstance(pool, BatchPool):
             assert 0 < executor.drain_period == drain_period(site, executor.label)
-            assert executor.drain_period <= pool.walltime - 3600 - 120
+            assert executor.drain_period <= pool.walltime - 600 - 120
         else:
             assert executor.drain_period is None
 
@@ -170,7 +171,7 @@ def test_what_comes_before_the_workers_and_in_which_order(tmp_path, scheduler):
     lines = script.split("\n")
     order = [
         "set -eo pipefail",
-        "export ALLOOP_BLOCK_DEADLINE=$(( $(date +%s) + 10800 ))",
+        "export ALLOOP_BLOCK_DEADLINE=$(( $(date +%s) + 10800 )) ALLOOP_BLOCK_SECONDS=10800",
         "module purge",
         "module load gcc/13",
         "echo begun",
@@ -190,6 +191,32 @@ def test_what_comes_before_the_workers_and_in_which_order(tmp_path, scheduler):
     (start,) = [n for n, line in enumerate(lines) if "process_worker_pool" in line]
     assert start > places[-1]
     assert "#SBATCH --mem=4g\n" in script
+
+
+@pytest.mark.parametrize(
+    ("measured", "period"),
+    [
+        (None, 3 * 3600 - 120 - 7200),  # what tasks take where nobody has said or measured it
+        (300.0, 3 * 3600 - 120 - 300),
+        (10_700.0, 15),  # a node that took nothing would be replaced by the next
+        (20_000.0, 15),
+    ],
+)
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_a_node_takes_tasks_as_long_as_they_can_end(tmp_path, scheduler, measured, period, nodes):
+    """It reads what the driver has measured when its block begins."""
+    pool = f"{{type: slurm, walltime: 3 h, workers: 2, nodes_per_block: {nodes}}}"
+    script = submitted(compiled(site_of(tmp_path, pool), tmp_path)["one"], tmp_path)
+    file = pace_file(tmp_path / "campaign", "one")
+    if measured is not None:
+        durations = Durations([("label", "xtb", measured / 1.5)])
+        Pace(durations, file, 7200.0, ["label.xtb"]).begin()
+        assert [path.name for path in file.parent.iterdir()] == ["longest"]
+    before, _, _ = script.partition("set +eo pipefail")
+    (start,) = [line for line in script.split("\n") if "process_worker_pool" in line]
+    assert "--drain_period=$ALLOOP_DRAIN_PERIOD " in start
+    done = bash(f"{before}\nbash -c 'echo --drain_period=$ALLOOP_DRAIN_PERIOD'")
+    assert done.stdout == f"--drain_period={period}\n", done.stderr
 
 
 def test_what_pbs_pro_is_asked_for(tmp_path, scheduler):
@@ -340,6 +367,8 @@ def test_apptainer_gets_its_words_whole(tmp_path, scheduler):
     passed = done.stdout
     assert "APPTAINERENV_A=x,y z\n" in passed
     assert re.search(r"APPTAINERENV_ALLOOP_BLOCK_DEADLINE=\d{10}\n", passed)
+    for name in ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID"):
+        assert "APPTAINERENV_ALLOOP_JOB=4711\n" in bash(script, **{name: "4711"}).stdout
 
 
 def test_docker_gets_its_words_whole(tmp_path, scheduler):
@@ -354,7 +383,9 @@ def test_docker_gets_its_words_whole(tmp_path, scheduler):
     line = done.stdout.splitlines()[-1]
     directory = tmp_path / "campaign"
     assert f"[--gpus][all][--volume][{directory}:{directory}][--volume][/data:/data]" in line
-    assert "[--env][ALLOOP_BLOCK_DEADLINE][ghcr.io/a/b:1][python][-P][-m]" in line
+    named = ("DEADLINE", "SECONDS")
+    passed = "".join(f"[--env][ALLOOP_BLOCK_{name}]" for name in named) + "[--env][ALLOOP_JOB]"
+    assert f"{passed}[ghcr.io/a/b:1][python][-P][-m]" in line
     assert f"[--user][{os.getuid()}:{os.getgid()}]" in line
 
 

@@ -21,6 +21,7 @@ from alloop.spacetime.learning.fit import fit
 from alloop.spacetime.learning.settings import FitSettings
 from alloop.spacetime.learning.trajectories import TrajectorySet
 from alloop.units import EV_PER_HARTREE
+from tests.in_spells import in_spells
 
 TRIATOMIC = ZMatrix(((0,), (1, 0), (2, 0, 1)))
 SETTINGS = FitSettings(members=2, hidden=(16,), windows=800, batch=32, steps=40, basis_size=6)
@@ -114,6 +115,28 @@ def test_another_fit_leaves_a_checkpoint_alone(tmp_path):
     ):
         assert "of another fit" in other.note
         assert other.course["steps"] == SETTINGS.steps
+
+
+def test_a_fit_that_is_laid_down_in_time_goes_on_to_the_same_model(tmp_path):
+    data, surface = swinging(), Springs()
+    settings = replace(SETTINGS, energy_weight=0.1)
+    undisturbed = fit(data, settings, 3, surface=surface)
+
+    def work(lay_down_at):
+        return fit(
+            data,
+            settings,
+            3,
+            surface=surface,
+            checkpoint=tmp_path / "fit.checkpoint",
+            lay_down_at=lay_down_at,
+            on_progress=lambda *_: time.sleep(0.05),
+        )
+
+    resumed, laid_down = in_spells(work, 1.5)
+    assert laid_down >= 1
+    assert same(undisturbed.model, resumed.model)
+    assert undisturbed.course == resumed.course
 
 
 def test_a_fit_that_is_out_of_time_keeps_its_state(tmp_path):

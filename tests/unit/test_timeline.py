@@ -25,7 +25,7 @@ from alloop.report.timeline import BINS, Bar, read_timeline
 from alloop.report.usage import read_usage, usage_words
 from alloop.report.words import status_text
 from alloop_db.ledger import LEDGER, open_ledger
-from alloop_db.queries import run
+from alloop_db.queries import FOLDER, run
 from alloop_db.store import Store
 from alloop_tasks.workspace import Workspace
 from tests.ledger_rows import NUMBERS, REST, Rows, digest
@@ -143,6 +143,27 @@ def test_core_hours_are_those_of_the_tier_and_count_threads(made: Made) -> None:
     words = status_text(status(made.engine) | {"driver": None}).splitlines()
     assert "  train: 2 done; 0.05 core-hours (low 0.01, high 0.04)" in words
     assert "  label: 2 done, 1 running; 0.006 core-hours (low 0.005, high 0.001)" in words
+
+
+def test_attempts_that_were_laid_down_with_their_block_are_paid_too(made: Made) -> None:
+    made.driver(0.0, 2, 0.0)
+    made.task("train", 0.0, 36.0, earlier_seconds=72.0, hand_backs=2)
+    running = {"status": "running", "earlier_seconds": 36.0, "started_at": None}
+    made.task("train", 0.0, None, environment_id=None, **running)
+
+    used = read_usage(made.engine)
+
+    assert used["core_hours"]["train"]["low"] == pytest.approx((36.0 + 72.0 + 36.0) / 3600.0)
+    assert used["utilisation"]["busy_seconds"] == 144.0
+    assert used["utilisation"]["all_seconds"] == 200.0  # two workers over 100 s
+    ((n, seconds, hand_backs),) = run(
+        made.engine, "SELECT n, seconds, hand_backs FROM (" + shipped("time_by_stage") + ")"
+    ).rows
+    assert (n, seconds, hand_backs) == (1, 108.0, 2)
+
+
+def shipped(name: str) -> str:
+    return (FOLDER / f"{name}.sql").read_text().rstrip().removesuffix(";")
 
 
 def test_utilisation_is_against_the_slots_that_drivers_noted(made: Made) -> None:

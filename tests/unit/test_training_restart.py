@@ -13,15 +13,17 @@ import numpy as np
 import pytest
 import torch
 
+from alloop.checkpoint import CheckpointFile, identity
+from alloop.errors import OutOfTime
 from alloop.frames import Frame
 from alloop.potentials.ani.settings import AniSettings
 from alloop.potentials.files import member_bytes
-from alloop.training.checkpoint import identity
 from alloop.training.data import TrainingSet
 from alloop.training.joint import train_joint
 from alloop.training.settings import TrainSettings
 from alloop.training.trainer import train_member
 from alloop.training.transfer import Transfer
+from tests.in_spells import in_spells
 
 SHAPE = AniSettings(((8, 6), (8, 6))).to_plain()
 SETTINGS = TrainSettings(
@@ -183,6 +185,82 @@ def test_a_joint_fit_and_a_transfer_go_on_bit_for_bit(tmp_path):
     assert report.checkpoint == "went on after epoch 2"
     assert member_bytes(again) == member_bytes(member)
     assert "of another fit" in fit(path, **{**moving, "transfer": Transfer()})[1].checkpoint
+
+
+def test_a_fit_that_is_laid_down_in_time_goes_on_bit_for_bit(tmp_path, whole):
+    """Of its own accord, however rarely it writes otherwise; the joint fit does the same."""
+
+    def work(lay_down_at):
+        return train_member(
+            dataset(),
+            SETTINGS,
+            level_of_theory="none",
+            seed=1,
+            shape=SHAPE,
+            on_epoch=lambda _: time.sleep(0.15),
+            checkpoint=tmp_path / "fit.checkpoint",
+            lay_down_at=lay_down_at,
+        )
+
+    (member, report), laid_down = in_spells(work, 0.6)
+    assert laid_down >= 1
+    assert member_bytes(member) == whole[0]
+    assert replace(report, checkpoint="") == whole[1]
+
+
+def test_a_joint_fit_is_laid_down_too(tmp_path):
+    data = [("one", dataset()), ("two", dataset(seed=4, shift=-9.0))]
+
+    def joint(**more):
+        members, _ = train_joint(data, SETTINGS, seed=3, shape=SHAPE, **more)
+        return [member_bytes(member) for member in members]
+
+    again, laid_down = in_spells(
+        lambda at: joint(
+            checkpoint=tmp_path / "fit.checkpoint",
+            on_epoch=lambda _: time.sleep(0.15),
+            lay_down_at=at,
+        ),
+        0.6,
+    )
+    assert laid_down >= 1
+    assert again == joint()
+
+
+def test_a_fit_without_time_leaves_no_trace(tmp_path):
+    path = tmp_path / "new folder" / "fit.checkpoint"
+    with pytest.raises(OutOfTime) as caught:
+        fit(path, lay_down_at=time.monotonic())
+    assert not caught.value.advanced
+    assert not path.exists()
+
+
+def test_a_fit_that_cannot_keep_its_state_has_got_nowhere(tmp_path):
+    path = tmp_path / "fit.checkpoint"
+    path.mkdir()
+    with pytest.raises(OutOfTime, match="could not be written") as caught:
+        fit(path, on_epoch=lambda _: time.sleep(0.6), lay_down_at=time.monotonic() + 0.6)
+    assert not caught.value.advanced
+
+
+def test_nothing_is_begun_that_would_not_end_in_time(tmp_path):
+    """As long as the longest so far must be left."""
+    lay_down_at = time.monotonic() + 2.5
+    file = CheckpointFile(tmp_path / "kept", "me", 3600.0, lay_down_at)
+    assert file.load() is None
+    done = 0
+
+    def state():
+        return {"done": done}
+
+    with pytest.raises(OutOfTime) as caught:  # noqa: PT012  who knows in which turn
+        while True:
+            time.sleep(0.7)
+            done += 1
+            file.offer(state)
+    assert time.monotonic() < lay_down_at
+    assert caught.value.advanced
+    assert CheckpointFile(tmp_path / "kept", "me", 3600.0).load() == {"done": done}
 
 
 def test_identity_tells_apart_what_differs():

@@ -34,6 +34,8 @@ class View:
     """How many tasks lie with managers: each of them should be running."""
     failures: int = 0
     """How many blocks in a row have ended before they connected."""
+    last_failure: str = ""
+    """Why the last of them did."""
 
 
 class BlockCare:
@@ -50,19 +52,34 @@ class BlockCare:
         self.give_up_after = give_up_after
         self.view = View()
         self._gone: dict[str, float] = {}
+        self._left: dict[str, str] = {}
+        self._emptied: dict[str, str] = {}
+
+    def leave(self, block: str, reason: str) -> None:
+        """Have a block ended at the next look, so that another one comes."""
+        self._left[block] = reason
+
+    def empty(self, block: str, reason: str) -> None:
+        """Have a block that gets no more tasks ended as soon as it has none."""
+        self._emptied[block] = reason
 
     def __call__(self, executor: Any, status: dict[str, JobStatus]) -> None:
         """Look after the blocks of one pool."""
         interchange = executor.interchange_proc
         if interchange is None or interchange.poll() is not None:
             return  # nobody would answer
+        while self._left:
+            _end(executor, status, *self._left.popitem())
         managers = executor.connected_managers()
+        busy = {one["block_id"] for one in managers if one["tasks"]}
+        for block in self._emptied.keys() - busy:
+            _end(executor, status, block, self._emptied.pop(block))
         came_up = set(executor.connected_blocks())
         self._end_unseen(executor, status, came_up - {one["block_id"] for one in managers})
         failed = failures_in_a_row(status, came_up)
         if isinstance(executor.provider, Patient):
             executor.provider.hold_back(len(failed))
-        self.view = _view(status, managers, len(failed))
+        self.view = _view(status, managers, failed)
         lasting = [one for one in failed if not passes(one)]
         if len(lasting) >= self.give_up_after and not managers:
             reason = (
@@ -85,9 +102,7 @@ class BlockCare:
                 if isinstance(executor.provider, Patient):
                     executor.provider.hurry()
             elif now - self._gone[block] >= GRACE_S:
-                executor.provider.cancel([job])
-                ended = JobStatus(JobState.COMPLETED, "its managers were gone")
-                executor.provider.resources[job]["status"] = status[block] = ended
+                _end(executor, status, block, "its managers were gone")
         self._gone = {block: since for block, since in self._gone.items() if block in silent}
 
 
@@ -115,12 +130,24 @@ def reason_of(status: JobStatus) -> str:
     return " ".join(said.split())[:LONGEST_REASON]
 
 
-def _view(status: Mapping[str, JobStatus], managers: list[dict[str, Any]], failures: int) -> View:
+def _end(executor: Any, status: dict[str, JobStatus], block: str, why: str) -> None:
+    """End the job of a block, and have it counted as over."""
+    job = executor.blocks_to_job_id.get(block)
+    if job is not None:
+        executor.provider.cancel([job])
+        ended = JobStatus(JobState.COMPLETED, why)
+        executor.provider.resources[job]["status"] = status[block] = ended
+
+
+def _view(
+    status: Mapping[str, JobStatus], managers: list[dict[str, Any]], failed: list[JobStatus]
+) -> View:
     states = [one.state for one in status.values()]
     return View(
         running=states.count(JobState.RUNNING),
         waiting=states.count(JobState.PENDING),
         workers=sum(one["worker_count"] for one in managers),
         tasks=sum(one["tasks"] for one in managers),
-        failures=failures,
+        failures=len(failed),
+        last_failure=reason_of(failed[0]) if failed else "",
     )

@@ -6,6 +6,8 @@ import time
 
 DEATHS = 3
 """How many times in a row a pool is brought back to life without a task having ended."""
+BLOCKS = 3
+"""How many blocks in a row may be given back, because a disk of theirs was full."""
 FIRST_REST_S = 600.0
 LONGEST_REST_S = 3600.0
 
@@ -15,7 +17,7 @@ class Breaker:
 
     def __init__(self, losses: int) -> None:
         self._limit = losses
-        self._deaths = self._losses = self._openings = 0
+        self._deaths = self._losses = self._left = self._openings = 0
         self._until = 0.0
         self.reason: str | None = None
 
@@ -33,9 +35,15 @@ class Breaker:
         if self._losses >= self._limit:
             self._open(f"{self._losses} tasks lost in a row; the last: {reason}")
 
+    def left(self, reason: str) -> None:
+        """Note that a block was given back since no task could run in it."""
+        self._left += 1
+        if self._left >= BLOCKS:
+            self._open(f"{self._left} blocks in a row were given back; the last: {reason}")
+
     def worked(self) -> None:
         """Note that a task has ended: all is forgiven."""
-        self._deaths = self._losses = self._openings = 0
+        self._deaths = self._losses = self._left = self._openings = 0
 
     def may_try(self) -> bool:
         """Return whether a pool that was broken off has rested enough; closes the circuit."""
@@ -47,5 +55,5 @@ class Breaker:
     def _open(self, reason: str) -> None:
         rest = min(FIRST_REST_S * 2**self._openings, LONGEST_REST_S)
         self._openings += 1
-        self._deaths = self._losses = 0
+        self._deaths = self._losses = self._left = 0
         self.reason, self._until = reason, time.monotonic() + rest

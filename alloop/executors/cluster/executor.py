@@ -7,7 +7,7 @@ import queue
 import shutil
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,12 @@ from parsl.config import Config
 
 from alloop.executors import processes
 from alloop.executors.cluster.life import Life, check, slots_of
+from alloop.executors.cluster.memory import climb, times_short
 from alloop.executors.cluster.pools import ClusterPool, Flight
 from alloop.executors.cluster.reaper import Reaped, campaign_of, reap
+from alloop.executors.durations import Pace
 from alloop.executors.pool import log_into
-from alloop.executors.protocol import Outcome
+from alloop.executors.protocol import Condition, Outcome, Work
 
 logger = logging.getLogger("parsl.alloop")
 PAUSE_S = 0.02
@@ -35,6 +37,8 @@ class ClusterExecutor:
     route : returns the names of the pools that a task of a kind and spec may run in; it goes to
         the first that is not broken off.
     give_up_after : blocks in a row that never connect, after which a pool is broken off.
+    memory : of one worker of each pool, MB, where that is known.
+    paces : by pool, how long its tasks take; blocks of other pools have no end.
 
     Raises SiteError if the config cannot be used or Parsl does not start.
 
@@ -46,9 +50,13 @@ class ClusterExecutor:
         configure: Callable[[], Config],
         route: Callable[[str, dict[str, Any]], Sequence[str]],
         give_up_after: int = 3,
+        memory: Mapping[str, float] | None = None,
+        paces: Mapping[str, Pace] | None = None,
     ) -> None:
         self._directory, self._route = directory.resolve(), route
+        self._memory = memory or {}
         self._configure, self._give_up_after = configure, give_up_after
+        self._paces = paces or {}
         self._campaign = campaign_of(directory)
         config = configure()
         check(config)
@@ -69,9 +77,16 @@ class ClusterExecutor:
             raise
         self.slots = sum(pool.slots for pool in self._pools.values())
 
-    def submit(self, kind: str, spec: dict[str, Any], key: str) -> None:
-        """Take one task."""
-        self._place(Flight(kind, spec, key))
+    def submit(self, kind: str, spec: dict[str, Any], key: str, losses: int = 0) -> None:
+        """Take one task; one that seems to need more memory climbs to a pool that has it."""
+        self._place(Flight(kind, spec, key, times_short(spec, losses)))
+
+    def room(self, work: Collection[Work]) -> dict[frozenset[Work], int]:
+        """Return how many more tasks each pool takes, with the work that goes there now."""
+        there: dict[str, list[Work]] = {}
+        for kind, tier in work:
+            there.setdefault(self._pool_for(kind, {"tier": tier}), []).append((kind, tier))
+        return {frozenset(some): self._pools[name].room for name, some in there.items()}
 
     def wait(self, timeout: float) -> list[Outcome]:
         """Return what has ended; wait up to ``timeout`` seconds for the first."""
@@ -91,8 +106,8 @@ class ClusterExecutor:
             return None
         return "; ".join(f"pool {name} is broken off: {reason}" for name, reason in stuck.items())
 
-    def conditions(self) -> dict[str, str]:
-        """Return how each pool is, in one line."""
+    def conditions(self) -> dict[str, Condition]:
+        """Return how each pool is."""
         return {name: pool.condition() for name, pool in self._pools.items()}
 
     def close(self) -> None:
@@ -108,10 +123,13 @@ class ClusterExecutor:
         self._log.close()
 
     def _place(self, flight: Flight) -> None:
-        """Give a task to the first of its pools that works; to the first one if none does."""
-        names = self._route(flight.kind, flight.spec)
+        self._pools[self._pool_for(flight.kind, flight.spec, flight.rung)].take(flight)
+
+    def _pool_for(self, kind: str, spec: dict[str, Any], rung: int = 0) -> str:
+        """Return the first of a task's pools that works; the first one if none does."""
+        names = climb(self._route(kind, spec), self._memory, rung)
         sound = (name for name in names if self._pools[name].broken is None)
-        self._pools[next(sound, names[0])].take(flight)
+        return next(sound, names[0])
 
     def _move_away(self) -> None:
         """Take the tasks that wait in pools that are broken off to others, where there are any."""
@@ -121,10 +139,14 @@ class ClusterExecutor:
                     self._place(flight)
 
     def _open(self, name: str, slots: int) -> None:
-        self._pools[name] = ClusterPool(self._directory, name, slots, lambda: self._begin(name))
+        self._pools[name] = ClusterPool(
+            self._directory, name, slots, lambda: self._begin(name), self._paces.get(name)
+        )
 
     def _begin(self, name: str) -> Life:
         """Begin a life of a pool: Parsl's executors can be used only once."""
+        if name in self._paces:
+            self._paces[name].begin()
         config = self._configure()
         (executor,) = [one for one in config.executors if one.label == name]
         return Life(self._directory, config, executor, self._give_up_after)

@@ -7,10 +7,8 @@ config says: the ledger is the only state.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
-import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -20,14 +18,13 @@ from typing import Any
 import psutil
 from parsl import python_app
 from parsl.config import Config
-from parsl.dataflow.dflow import DataFlowKernel
 from parsl.executors import HighThroughputExecutor
 from parsl.executors.base import ParslExecutor
 from parsl.providers import LocalProvider
 from parsl.utils import Timer
 
 from alloop.errors import SiteError
-from alloop.executors import processes
+from alloop.executors import kernel, processes
 from alloop.executors.cluster.blocks import BlockCare, View
 from alloop.executors.cluster.providers import Patient
 from alloop.executors.cluster.reaper import JOURNAL
@@ -86,7 +83,7 @@ class Life:
         self._care = BlockCare(give_up_after)
         self._prepare()
         try:
-            self._kernel = DataFlowKernel(_only(config, executor, self._folder))
+            self._kernel = kernel.start(_only(config, executor, self._folder))
         except Exception as error:
             self._end_processes()
             raise SiteError(
@@ -95,9 +92,11 @@ class Life:
             ) from error
         self._run = self._app(boundary.run)
 
-    def submit(self, kind: str, spec: dict[str, Any], key: str) -> Future[Any]:
-        """Hand one task to Parsl."""
-        future: Future[Any] = self._run(kind, spec, str(self._directory), key)
+    def submit(
+        self, kind: str, spec: dict[str, Any], key: str, expected: float | None = None
+    ) -> Future[Any]:
+        """Hand one task to Parsl, with how long it is expected to take, s."""
+        future: Future[Any] = self._run(kind, spec, str(self._directory), key, expected)
         return future
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
@@ -119,15 +118,31 @@ class Life:
 
     def view(self) -> View:
         """Return how the blocks were when Parsl last looked."""
+        if not isinstance(self._executor, HighThroughputExecutor):
+            return View(running=1, workers=slots_of(self._executor))
         return self._care.view
+
+    def leave(self, block: str, reason: str) -> None:
+        """Send no more tasks to a block, and end its job."""
+        executor = self._executor
+        if isinstance(executor, HighThroughputExecutor):
+            kernel.bounded(lambda: executor._hold_block(block), CANCEL_S)
+            self._care.leave(block, reason)
+
+    def empty(self, block: str, reason: str) -> None:
+        """Send no more tasks to a block, and end its job when it has done those it has."""
+        executor = self._executor
+        if isinstance(executor, HighThroughputExecutor):
+            kernel.bounded(lambda: executor._hold_block(block), CANCEL_S)
+            self._care.empty(block, reason)
 
     def close(self) -> None:
         """End blocks, workers and interchange; tasks in flight are dropped."""
         # First of all no new blocks; then the jobs, since Parsl's own way there leads through
         # the interchange, which may be dead.
         Timer.close(self._kernel.job_status_poller, CLEANUP_S)
-        _bounded(self._cancel_jobs, CANCEL_S)
-        _bounded(self._kernel.cleanup, CLEANUP_S if self.trouble() is None else 1.0)
+        kernel.bounded(self._cancel_jobs, CANCEL_S)
+        kernel.bounded(self._kernel.cleanup, CLEANUP_S if self.trouble() is None else 1.0)
         self._end_processes()
 
     def _app(self, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -190,15 +205,3 @@ def _pool(process: psutil.Process) -> str | None:
         return process.environ().get(POOL_VARIABLE)
     except psutil.Error:
         return None
-
-
-def _bounded(work: Callable[[], None], limit_s: float) -> None:
-    """Do something that may hang, and that fails in many ways when parts of Parsl are dead."""
-
-    def quietly() -> None:
-        with contextlib.suppress(Exception):
-            work()
-
-    thread = threading.Thread(target=quietly, name="parsl cleanup", daemon=True)
-    thread.start()
-    thread.join(limit_s)

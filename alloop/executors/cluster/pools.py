@@ -7,21 +7,27 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from alloop.errors import SiteError
+from alloop.executors.cluster.blocks import View
 from alloop.executors.cluster.breaker import Breaker
 from alloop.executors.cluster.life import Life, Trouble
-from alloop.executors.protocol import Outcome
+from alloop.executors.durations import Pace
+from alloop.executors.protocol import Condition, Outcome
 from alloop_tasks.workspace import Workspace
 
 FLIGHT = 2
 """Tasks given to Parsl for each slot: the second one starts when the first has ended."""
 LOSSES = 3
 """So many times its slots, and ten at least, may a pool lose tasks before it is broken off."""
+STRIKES = 3
+"""So many tasks in a row may find a full disk in a block before it is given back."""
+REST_S = 5.0
+"""How long a task rests that was handed back, once its block gets no more tasks."""
 LOOK_EVERY_S = 2.0
 PATIENCE_S = 180.0
 """How long tasks may lie with managers without being begun.
@@ -35,24 +41,36 @@ Ended = tuple[int, Outcome]
 
 @dataclass(frozen=True, slots=True)
 class Flight:
-    """A task on its way."""
+    """A task on its way; ``rung`` counts how often it has been short of memory."""
 
     kind: str
     spec: dict[str, Any]
     key: str
+    rung: int = 0
 
 
 class ClusterPool:
-    """One pool: takes tasks, gives outcomes, and is brought back to life when it dies."""
+    """One pool: takes tasks, gives outcomes, and is brought back to life when it dies.
 
-    def __init__(self, directory: Path, name: str, slots: int, begin: Callable[[], Life]) -> None:
+    ``pace`` knows how long its tasks take; without one they are not asked whether they can end.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        name: str,
+        slots: int,
+        begin: Callable[[], Life],
+        pace: Pace | None = None,
+    ) -> None:
         self.name, self.slots = name, slots
-        self._directory, self._begin = directory, begin
+        self._directory, self._begin, self._pace = directory, begin, pace
         self.ended: queue.Queue[Ended] = queue.Queue()
         self._waiting: deque[Flight] = deque()
         self._flying: dict[str, tuple[int, Flight]] = {}
         self._handed_over = 0
         self._breaker = Breaker(max(10, LOSSES * slots))
+        self._full: dict[str, int] = {}  # by block, tasks in a row that found a disk full
         self._looked, self._standing_still = time.monotonic(), 0.0
         self._life: Life | None = begin()
 
@@ -70,6 +88,17 @@ class ClusterPool:
     def stuck(self) -> str | None:
         """Why tasks wait here in vain; None if there are none, or if they do not."""
         return self._breaker.reason if self._waiting else None
+
+    @property
+    def room(self) -> int:
+        """How many more tasks it takes now.
+
+        One that is broken off takes a single one: somebody has to wait for it, or nobody would
+        learn that nothing else can come.
+        """
+        if self.broken is not None:
+            return 0 if self._waiting or self._flying else 1
+        return FLIGHT * self.slots - len(self._waiting) - len(self._flying)
 
     def take(self, flight: Flight) -> None:
         """Take one task."""
@@ -98,28 +127,53 @@ class ClusterPool:
         What a former life says of a task that was sent again means nothing, and a pool that dies
         calls everything lost.
         """
-        if self._flying.get(outcome.key, (None,))[0] != number:
+        sent, flight = self._flying.get(outcome.key, (None, None))
+        if flight is None or sent != number:
             return None
         if outcome.status == "lost" and self._life is not None and self._life.trouble():
             return None
         del self._flying[outcome.key]
         self._standing_still = 0.0
-        if outcome.status != "lost":
+        if outcome.status not in ("lost", "full"):
             self._breaker.worked()
-            return outcome
+            self._full.pop(outcome.block, None)
+            if self._pace and outcome.status == "done":
+                self._pace.note(flight.kind, flight.spec, outcome.seconds)
+            if outcome.status == "handed_back" and self._life is not None and outcome.block:
+                # Another one comes sooner than this one ends by itself.
+                self._life.empty(outcome.block, outcome.reason)
+                outcome = replace(outcome, wait=min(outcome.wait, REST_S))
+            return replace(outcome, pool=self.name)
+        reason = f"pool {self.name}: {outcome.reason}"
         self._breaker.lost(outcome.reason)
-        return Outcome(outcome.key, "lost", f"pool {self.name}: {outcome.reason}")
+        if outcome.status == "full":
+            self._note_full(outcome)
+        return replace(outcome, reason=reason, pool=self.name)
 
-    def condition(self) -> str:
-        """Return how the pool is, in one line."""
-        tasks = f"{len(self._flying)} tasks there, {len(self._waiting)} held"
-        if self._life is None:
-            return f"broken off: {self._breaker.reason}; {tasks}"
-        view = self._life.view()
-        blocks = f"{view.running} blocks running with {view.workers} workers, {view.waiting} queued"
+    def _note_full(self, outcome: Outcome) -> None:
+        """Leave a block alone whose node can write nothing: tasks fail there as fast as they come.
+
+        What is full may also be the campaign's own disk: then the driver stops.
+        """
+        self._full[outcome.block] = self._full.get(outcome.block, 0) + 1
+        if self._full[outcome.block] == STRIKES and self._life is not None:
+            self._life.leave(outcome.block, outcome.reason)
+            self._breaker.left(outcome.reason)
+
+    def condition(self) -> Condition:
+        """Return how the pool is."""
+        if self.broken is not None:
+            return Condition("broken off", self.broken)
+        view = View() if self._life is None else self._life.view()
+        if view.workers or not (self._flying or self._waiting):
+            return Condition("ok")
+        reason = "no block has come up yet"
         if view.failures:
-            blocks += f", the last {view.failures} did not come up"
-        return f"{blocks}; {tasks}"
+            row = "last block" if view.failures == 1 else f"last {view.failures} blocks"
+            reason = f"the {row} did not come up: {view.last_failure}"
+        elif view.waiting:
+            reason = "its blocks wait in the queue"
+        return Condition("waiting for nodes", reason)
 
     def close(self) -> None:
         """End everything; tasks are dropped."""
@@ -138,7 +192,8 @@ class ClusterPool:
             self._flying[flight.key] = (self._handed_over, flight)
             # A worker that was killed has left this behind; nobody has taken the task now.
             Workspace(self._directory, flight.key).running_path.unlink(missing_ok=True)
-            future = self._life.submit(flight.kind, flight.spec, flight.key)
+            expected = self._pace.expect(flight.kind, flight.spec) if self._pace else None
+            future = self._life.submit(flight.kind, flight.spec, flight.key, expected)
             future.add_done_callback(partial(self._note, self._handed_over, flight.key))
 
     def _note(self, number: int, key: str, done: Future[Any]) -> None:
@@ -174,13 +229,14 @@ class ClusterPool:
         self._breaker.died(trouble.reason, for_good=trouble.for_good)
         begun = [key for key in self._flying if _begun(self._directory, key)]
         spared = [flight for key, (_, flight) in self._flying.items() if key not in begun]
-        self._flying = {}
+        self._flying, self._full = {}, {}
         self.close()
         self._waiting.extendleft(reversed(spared))
         self._standing_still = 0.0
         if self._breaker.reason is None:
             self._live_again()
-        return [Outcome(key, "lost", f"pool {self.name}: {trouble.reason}") for key in begun]
+        reason = f"pool {self.name}: {trouble.reason}"
+        return [Outcome(key, "lost", reason, pool=self.name) for key in begun]
 
     def _live_again(self) -> None:
         try:

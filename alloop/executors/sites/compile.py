@@ -2,7 +2,8 @@
 
 - No ``htex_auto_scale``: it cancels every block that waits in the queue (Parsl issue 3696).
 - No retries, memoisation, checkpoints or usage tracking: the ledger is the only state.
-- Nodes take no task that could not end within their wall time (``drain_period``).
+- Nodes take no task that could not end within their wall time (``drain_period``); how long tasks
+  take they read from a file that the driver keeps (:mod:`alloop.executors.durations`).
 - An address is always given: without one Parsl asks a public web service, and listens everywhere.
 - The interchange is alloop's own, which ends when the driver ends (Parsl issues 3663 and 3374).
 """
@@ -77,7 +78,7 @@ def parsl_config(
             executors.append(ThreadPoolExecutor(label=name, max_threads=pool.workers))
             continue
         try:
-            init = worker_init(pool, name, directory)
+            init = worker_init(pool, name, directory, longest_task(site, name))
             provider = provider_of(pool, init, campaign, providers)
         except (ParslError, ImportError, OSError) as error:
             raise SiteError(f"pools.{name}: {type(error).__name__}: {error}") from error
@@ -94,7 +95,10 @@ def parsl_config(
 
 
 def drain_period(site: ClusterSite, pool: str) -> int | None:
-    """Return how long a node of a pool takes tasks, seconds; None where nodes have no end."""
+    """Return how long a node of a pool takes tasks, seconds; None where nodes have no end.
+
+    That is so until the driver has measured its tasks: the node's own script knows better.
+    """
     asked = site.pools[pool]
     if not isinstance(asked, BatchPool):
         return None

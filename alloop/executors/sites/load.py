@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, Final
 
 from alloop.config.document import parse
@@ -13,7 +14,7 @@ from alloop.errors import ConfigError, SiteError
 from alloop.executors.sites.checks import check, spoken
 from alloop.executors.sites.model import AnySite, ClusterSite, InProcessSite, LocalSite
 from alloop.executors.sites.pools import BatchPool, NodePool, SlurmPool, ThreadsPool
-from alloop.executors.sites.roles import REQUIRED, Role, pools_of
+from alloop.executors.sites.roles import REQUIRED, Role, memory_of, pools_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -91,7 +92,15 @@ def _find(name: str, folder: Path) -> Path:
 
 def _roles(site: ClusterSite) -> tuple[str, ...]:
     roles = dict.fromkeys((*REQUIRED, Role.FIT4D, *site.roles))
-    return tuple(f"{role}: {', then '.join(pools_of(site, role))}" for role in roles)
+    return tuple(f"{role}: {_in_order(site, pools_of(site, role))}" for role in roles)
+
+
+def _in_order(site: ClusterSite, names: tuple[str, ...]) -> str:
+    """Return the pools of a role; those with more memory are its memory ladder."""
+    memory = memory_of(site)
+    least = memory.get(names[0], math.inf) if names else math.inf
+    more = " (more memory)"
+    return ", then ".join(name + more * (memory.get(name, 0.0) > least) for name in names)
 
 
 def _pool(pool: Pool) -> str:

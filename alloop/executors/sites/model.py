@@ -53,7 +53,8 @@ class ClusterSite(_Site):
     roles: dict[str, Names] = Field(
         default={},
         description="The pool of each role, or several in order of preference: the next one is"
-        " used while those before it fail. With one pool it has them all.",
+        " used while those before it fail, and one with more memory for what ran out of it. With"
+        " one pool it has them all.",
     )
     python: ImportPath | None = Field(
         default=None,

@@ -84,9 +84,9 @@ class WorkerPool(_Pool):
     )
     longest_task: Duration | None = Field(
         default=None,
-        description="Longest time that one task takes here. Tasks begin only while so much is"
-        " left of the wall time. By default what the pool's roles take: 1 h for explore, 2 h for"
-        " label, train and fit4d.",
+        description="Longest time that one label takes here, or another task that cannot go on in"
+        " the next block. Tasks begin only while so much is left of the wall time; once they have"
+        " been measured, that counts. By default 2 h where labels are made, 10 min elsewhere.",
     )
     env: Environment = Field(
         default=Environment(), description="What happens on a node before workers start."

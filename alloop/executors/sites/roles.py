@@ -35,8 +35,11 @@ PARENTS: Final = {
     Role.FIT4D: Role.TRAIN,
 }
 """Where the tasks of a role go that a site does not name."""
-LONGEST_S: Final = {Role.EXPLORE: 3600.0, Role.LABEL: 7200.0, Role.TRAIN: 7200.0}
-"""How long one task takes at most where the pool does not say it."""
+LONGEST_S: Final = {Role.EXPLORE: 600.0, Role.LABEL: 7200.0, Role.TRAIN: 600.0}
+"""How long one task takes at most where the pool does not say it, and nobody has measured it.
+
+Dynamics and fits may take longer: they go on in the next block.
+"""
 
 
 def known_roles() -> tuple[str, ...]:
@@ -83,6 +86,12 @@ def pools_for(site: ClusterSite, kind: str, spec: dict[str, Any]) -> tuple[str, 
 def pool_for(site: ClusterSite, kind: str, spec: dict[str, Any]) -> str:
     """Return the pool that a task should run in."""
     return pools_for(site, kind, spec)[0]
+
+
+def memory_of(site: ClusterSite) -> dict[str, float]:
+    """Return the memory of one worker, MB, of the pools that say it."""
+    said = {name: getattr(pool, "memory_per_worker", None) for name, pool in site.pools.items()}
+    return {name: memory for name, memory in said.items() if memory is not None}
 
 
 def longest_task(site: ClusterSite, pool: str) -> float:

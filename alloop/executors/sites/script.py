@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Final
 from parsl.executors.high_throughput.executor import DEFAULT_LAUNCH_CMD
 
 from alloop.executors import processes
+from alloop.executors.durations import pace_file
+from alloop.executors.sites.checks import MARGIN_S
 from alloop.executors.sites.pools import BatchPool, LocalPool, WorkerPool
 
 if TYPE_CHECKING:
@@ -19,6 +21,14 @@ if TYPE_CHECKING:
 
 DEADLINE: Final = "ALLOOP_BLOCK_DEADLINE"
 """Environment variable: when a block ends, seconds since 1970; unset where blocks have no end."""
+LENGTH: Final = "ALLOOP_BLOCK_SECONDS"
+"""Environment variable: how long a block lasts, seconds; unset where blocks have no end."""
+DRAIN: Final = "ALLOOP_DRAIN_PERIOD"
+"""Environment variable: how long a node takes tasks, seconds."""
+LEAST_DRAIN_S: Final = 15
+"""However long tasks take: a node that took none would be replaced by the next, for ever."""
+JOB: Final = "ALLOOP_JOB"
+"""Environment variable: the job that a block is, as its batch system calls it."""
 POOL: Final = "ALLOOP_POOL"
 """Environment variable: the pool that a worker belongs to."""
 MEMORY: Final = "ALLOOP_WORKER_MEMORY_MB"
@@ -29,14 +39,15 @@ GPU: Final = "ALLOOP_GPU_"
 IMPORTS: Final = "import alloop, alloop_tasks.boundary, parsl"
 
 
-def worker_init(pool: WorkerPool, name: str, directory: Path) -> str:
+def worker_init(pool: WorkerPool, name: str, directory: Path, longest_task: float) -> str:
     """Return the shell lines that prepare a node.
 
+    ``longest_task`` (s) is what its tasks take as long as the driver has not measured it.
     Whatever fails in them ends the block at once, in its own words: by default a shell goes on,
     and every task fails one by one in a broken environment.
     """
     variables = variables_of(pool, name, directory)
-    lines = ["set -eo pipefail", *_deadline(pool)]
+    lines = ["set -eo pipefail", *_deadline(pool, name, directory, longest_task)]
     if pool.env.modules:
         lines += ["module purge", *(f"module load {module}" for module in pool.env.modules)]
     lines += pool.env.setup
@@ -62,6 +73,8 @@ def launch_command(pool: WorkerPool, name: str, directory: Path) -> str:
         # Not every launcher hands the environment of the first node to the others.
         passed = (f'{key}="${key}"' for key in _passed(pool, variables_of(pool, name, directory)))
         command = ["env", *passed, *command]
+    if isinstance(pool, BatchPool):
+        arguments = arguments.replace("{drain_period}", f"${DRAIN}")
     return f"{_braced(' '.join(command))} {arguments}"
 
 
@@ -104,10 +117,18 @@ def _checkouts() -> list[str]:
     ]
 
 
-def _deadline(pool: WorkerPool) -> list[str]:
+def _deadline(pool: WorkerPool, name: str, directory: Path, longest_task: float) -> list[str]:
+    """Return lines that say when a block ends, and how long before that it takes no more tasks."""
     if not isinstance(pool, BatchPool):
         return []
-    return [f"export {DEADLINE}=$(( $(date +%s) + {int(pool.walltime)} ))"]
+    walltime, file = int(pool.walltime), shlex.quote(str(pace_file(directory, name)))
+    period = f"{walltime - int(MARGIN_S)} - $(cat {file} 2>/dev/null || echo {longest_task:.0f})"
+    return [
+        f'export {JOB}="${{SLURM_JOB_ID:-${{PBS_JOBID:-$LSB_JOBID}}}}"',
+        f"export {DEADLINE}=$(( $(date +%s) + {walltime} )) {LENGTH}={walltime}",
+        f"export {DRAIN}=$(( {period} ))",
+        f'if [ "${DRAIN}" -lt {LEAST_DRAIN_S} ]; then export {DRAIN}={LEAST_DRAIN_S}; fi',
+    ]
 
 
 def _gpus(count: int) -> list[str]:
@@ -127,7 +148,7 @@ def _gpus(count: int) -> list[str]:
 
 def _passed(pool: WorkerPool, variables: dict[str, str]) -> list[str]:
     """Return the names of variables that workers need, wherever they run."""
-    return [*variables, *([DEADLINE] if isinstance(pool, BatchPool) else [])]
+    return [*variables, *([DEADLINE, LENGTH, JOB] if isinstance(pool, BatchPool) else [])]
 
 
 def _checks(pool: WorkerPool, name: str, directory: Path) -> list[str]:

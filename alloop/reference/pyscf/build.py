@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from alloop.errors import MethodError
-from alloop.reference.engine import Answer, EngineError, EngineReference, program_version
+from alloop.reference.engine import (
+    Answer,
+    EngineError,
+    EngineReference,
+    check_molecule,
+    program_version,
+)
 from alloop.reference.failures import FailureCode
 from alloop.reference.pyscf.checks import check_installed, check_known
 from alloop.reference.pyscf.options import PyscfOptions
@@ -72,9 +78,7 @@ class _SinglePoint:
     child: ChildProcess
 
     def __call__(self, frame: Frame, attempt: int) -> Answer:
-        if frame.cell is not None:
-            words = "engine pyscf labels molecules; tblite also labels periodic cells"
-            raise EngineError(FailureCode.UNSUPPORTED, words)
+        check_molecule(frame, "engine pyscf")
         job = {
             "options": self.options.to_json(),
             "numbers": frame.numbers.tolist(),

@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from alloop.checkpoint import CheckpointFile
 from alloop.errors import SpacetimeError
 from alloop.spacetime.basis import TimeBasis
 from alloop.spacetime.coordinates.protocol import Coordinates
 from alloop.spacetime.learning.energy_loss import EnergyLoss
 from alloop.spacetime.learning.settings import FitSettings
 from alloop.spacetime.model import stacked_mlp
-from alloop.training.checkpoint import CheckpointFile
 
 Progress = Callable[[int, int, float], None]
 """Called with (steps done, steps in all, loss)."""

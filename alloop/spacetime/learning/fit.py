@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from alloop import seeds
+from alloop.checkpoint import CheckpointFile, identity
 from alloop.errors import SpacetimeError
 from alloop.spacetime import features, polynomial
 from alloop.spacetime.basis import TimeBasis
@@ -26,7 +27,6 @@ from alloop.spacetime.learning.trajectories import TrajectorySet, draw_windows
 from alloop.spacetime.model import SpacetimeModel
 from alloop.spacetime.surface import Surface
 from alloop.spacetime.symmetry import Operation, find_operations
-from alloop.training.checkpoint import CheckpointFile, identity
 
 N_SAMPLED_FRAMES = 100
 """How many frames decide about coordinates and symmetries."""
@@ -117,6 +117,7 @@ def fit(
     surface: Surface | None = None,
     checkpoint: Path | None = None,
     checkpoint_s: float = CHECKPOINT_S,
+    lay_down_at: float | None = None,
     deadline: float | None = None,
     on_progress: Progress | None = None,
 ) -> FittedModel:
@@ -136,6 +137,8 @@ def fit(
     checkpoint : file that keeps the state of the training; a fit that finds its own goes on from
         there, to the last bit.
     checkpoint_s : seconds between two states.
+    lay_down_at : value of ``time.monotonic()`` by which a training that has not ended keeps its
+        state in the checkpoint and raises OutOfTime.
     deadline : of ``time.monotonic()``, when training ends early.
     on_progress : called now and then with (steps done, steps in all, loss).
 
@@ -175,8 +178,10 @@ def fit(
         sample_energies = None
         if surface is not None and energy_loss is not None:  # they tell one potential from another
             sample_energies = surface.energies(torch.tensor(data.frames(usable["train"], 1)))
-        content = data, settings, seed, untrained.weights, untrained.polynomial, sample_energies
-        file = CheckpointFile(checkpoint, identity(*content), checkpoint_s)
+        # As little as possible that is computed: another processor computes other last bits.
+        began_with = None if initial is None else (initial.weights, initial.polynomial)
+        content = data, settings, seed, began_with, sample_energies
+        file = CheckpointFile(checkpoint, identity(*content), checkpoint_s, lay_down_at)
     (weights, biases), course = train(
         (untrained.weights, untrained.biases),
         lesson.for_networks(untrained),

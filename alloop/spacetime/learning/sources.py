@@ -66,8 +66,8 @@ class Shares:
 class Exclusions:
     """What was left out: for each trajectory its name and a reason code.
 
-    Reasons are how it ended (see :class:`alloop.dynamics.health.Reason`), ``deadline``,
-    ``thermostat``, ``not_finite`` and ``too_short``.
+    Reasons are how it ended (see :class:`alloop.dynamics.health.Reason`), ``thermostat``,
+    ``not_finite`` and ``too_short``.
     """
 
     reasons: tuple[tuple[str, str], ...]

@@ -1,18 +1,20 @@
 -- Core-hours by tier and stage, and how busy the workers were: the part of all workers' time that
 -- went into each kind of task, and the idle rest. Time of all workers is wall time of the drivers
 -- times `workers`: the slots that drivers noted when they began, or, where none did, the most tasks
--- that ever ran at once. Core-hours are wall time on the worker times its threads. Of a task only
--- the last try counts; one that still runs does not count yet.
+-- that ever ran at once. Core-hours are wall time on the worker times its threads. Of a task the
+-- last try counts, and those before it that were laid down because their block ended; one that still
+-- runs does not count yet.
 WITH paid AS (
     SELECT
-        task_id, kind, generation, seconds, environment_id, started_at, submitted_at,
+        task_id, kind, generation, coalesce(seconds, 0.0) + earlier_seconds AS seconds,
+        environment_id, started_at, submitted_at,
         -- Frames found in a turn of an upper tier are labelled at the tiers below, too.
         iif(kind = 'label', (
             SELECT label.level_of_theory_id FROM label
             WHERE label.status IN ('pending', 'done', 'failed') AND label.task_id = task.task_id
             LIMIT 1
         ), NULL) AS labelled
-    FROM task WHERE seconds > 0.0
+    FROM task WHERE seconds > 0.0 OR earlier_seconds > 0.0
 ),
 spent AS MATERIALIZED (
     SELECT

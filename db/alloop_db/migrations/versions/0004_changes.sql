@@ -11,3 +11,5 @@ ALTER TABLE task ADD COLUMN pool VARCHAR; -- pool of the worker, where the site 
 ALTER TABLE task ADD COLUMN job VARCHAR; -- job of the batch system that the worker was part of
 
 ALTER TABLE task ADD COLUMN peak_memory DOUBLE; -- most memory the worker used at a time, MB
+
+CREATE INDEX ix_task_status_kind_priority ON task (status, kind, priority);

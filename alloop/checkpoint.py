@@ -1,4 +1,4 @@
-"""The state of a fit on disk, so that a killed fit goes on instead of beginning anew."""
+"""The state of long work on disk: it goes on where it was killed, or was laid down in time."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from alloop.artifacts import write_atomically
+from alloop.errors import OutOfTime
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,25 +25,38 @@ _DIGEST = 32
 
 
 class CheckpointFile:
-    """One file that holds the newest state of one fit, and says whose it is.
+    """One file that holds the newest state of one piece of work, and says whose it is.
 
-    Nothing about it can fail a fit: what cannot be used or written is told by ``note``.
+    Nothing about it can fail the work: what cannot be used or written is told by ``note``.
 
     Parameters
     ----------
     path : of the file; its folder is made where it is missing.
-    owner : of the fit, see :func:`identity`; the state of another fit is not used.
+    owner : of the work, see :func:`identity`; the state of other work is not used.
     every_s : seconds between two writes.
+    lay_down_at : value of ``time.monotonic()`` by which the work must have been laid down; None
+        lets it go on to its end.
 
     """
 
-    def __init__(self, path: Path, owner: str, every_s: float) -> None:
+    def __init__(
+        self, path: Path, owner: str, every_s: float, lay_down_at: float | None = None
+    ) -> None:
         self._path, self._owner, self._every_s = path, owner, every_s
-        self._written = time.monotonic()
+        self._lay_down_at = lay_down_at
+        self._written = self._resumed = time.monotonic()
+        self._longest = 0.0  # time between two offers
+        self._writing = 0.0  # time that the last write took
         self.note = ""
 
     def load(self) -> dict[str, Any] | None:
-        """Return the state that was kept last, or None and a note if it cannot be used."""
+        """Return the state that was kept last, or None and a note if it cannot be used.
+
+        Raises OutOfTime if there is no time for any work.
+        """
+        self._resumed = time.monotonic()
+        if self._lay_down_at is not None and self._resumed >= self._lay_down_at:
+            raise OutOfTime("there was no time left to go on", advanced=False)
         try:
             content = self._path.read_bytes()
         except FileNotFoundError:
@@ -62,21 +76,38 @@ class CheckpointFile:
         return state_of_fit
 
     def offer(self, state: Callable[[], Mapping[str, Any]]) -> None:
-        """Write the state if the last write is long enough ago."""
-        if time.monotonic() - self._written >= self._every_s:
-            self.keep(state())
+        """Write the state if the last write is long enough ago.
 
-    def keep(self, state: Mapping[str, Any]) -> None:
-        """Write a state now."""
+        To be called when something has been done. Raises OutOfTime, with the state written, if
+        there is no time left for as much as was ever done between two calls, and a write.
+        """
+        now = time.monotonic()
+        self._longest = max(self._longest, now - self._resumed)
+        soon = now + self._longest + self._writing
+        if self._lay_down_at is not None and soon >= self._lay_down_at:
+            written = self.keep(state())
+            text = "laid down in time, to go on later" if written else self.note
+            raise OutOfTime(text, advanced=written)
+        if now - self._written >= self._every_s:
+            self.keep(state())
+        self._resumed = time.monotonic()
+
+    def keep(self, state: Mapping[str, Any]) -> bool:
+        """Write a state now; return whether it could be written."""
+        began = time.monotonic()
         stream = io.BytesIO()
         torch.save({"owner": self._owner, "state": dict(state)}, stream)
         kept = stream.getvalue()
         content = _MAGIC + hashlib.sha256(kept).digest() + kept
+        written = True
         try:
             write_atomically(self._path, lambda temporary: _write(temporary, content))
         except OSError as error:
             self.note = f"checkpoint {self._path} could not be written: {error.strerror}"
+            written = False
         self._written = time.monotonic()
+        self._writing = self._written - began
+        return written
 
 
 def _write(path: Path, content: bytes) -> None:
