@@ -3,6 +3,8 @@
 #   make demo        set up, then run a campaign on ethanol; run it again to resume it
 #   make test        set up, then run the tests (not those marked slow)
 #   make test-slow   the tests marked slow
+#   make test-slurm  all tests on a real Slurm: the tests start it and end it; its programs must be there
+#                    (Debian: apt-get install --no-install-recommends slurmctld slurmd slurm-client munge)
 #   make check       formatting, lint, types, import rules
 #   make format      put the code into its format
 #   make docs        rewrite the generated pages of docs/ and db/schema.sql
@@ -23,7 +25,7 @@ CODE  := alloop db tasks tests benchmarks
 # One thread a process: the demo and the tests run several processes at once.
 export OMP_NUM_THREADS := 1
 
-.PHONY: demo test test-slow check format docs clean setup
+.PHONY: demo test test-slow test-slurm check format docs clean setup
 
 setup: $(READY)
 
@@ -53,6 +55,9 @@ test: $(READY)
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow --timeout 3600
+
+test-slurm: $(READY)
+	$(BIN)/python -m pytest tests/cluster -rs --timeout 3600
 
 check: $(READY)
 	$(BIN)/ruff format --check $(CODE)

@@ -92,6 +92,7 @@ class LocalExecutor:
             self._standing_still = 0.0
         if any(outcome.status != "lost" for outcome in outcomes):
             self._revivals = 0
+            self._patience = PATIENCE_S  # what one worker has imported, the others soon have
         return outcomes
 
     def failure(self) -> str | None:

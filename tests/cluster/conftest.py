@@ -10,10 +10,14 @@ import pytest
 from tests.cluster import slurm_cluster
 
 
+ALWAYS = ("test_slurm_campaign.py", "test_rules.py")
+"""Tests that are worth their minute or two each time."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Daemons, jobs and time limits take minutes: these tests have their own command."""
+    """Daemons, jobs and time limits take minutes: most of these tests have their own command."""
     for item in items:
-        if Path(__file__).parent in item.path.parents:
+        if Path(__file__).parent in item.path.parents and item.path.name not in ALWAYS:
             item.add_marker(pytest.mark.slow)
 
 
