@@ -9,7 +9,6 @@ import pytest
 
 from tests.cluster import slurm_cluster
 
-
 ALWAYS = ("test_slurm_campaign.py", "test_rules.py")
 """Tests that are worth their minute or two each time."""
 

@@ -67,7 +67,7 @@ def events(config: Path, kind: str) -> list[tuple[str, dict]]:
 
 def test_a_full_node_costs_a_few_tasks_that_are_done_elsewhere(campaign, tmp_path):
     config = tmp_path / "config.yaml"
-    with small_disk(tmp_path / "scratch", "64k") as scratch:
+    with small_disk("64k") as scratch:
         fill(scratch)
         outcome = campaign(
             f"if mkdir {tmp_path}/seen; then export TMPDIR={scratch}; else export TMPDIR=/tmp; fi"
@@ -117,7 +117,7 @@ def test_a_pool_that_never_comes_up_ends_it_with_the_reason(campaign, tmp_path):
 def test_a_full_scratch_of_this_very_machine_stops_it_with_one_line(tmp_path, monkeypatch):
     """There is no other node to go to."""
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
-    with small_disk(tmp_path / "scratch", "64k") as scratch:
+    with small_disk("64k") as scratch:
         fill(scratch)
         monkeypatch.setenv("TMPDIR", str(scratch))
         config = write_campaign(tmp_path, CONFIG.replace("site.yaml", "inprocess"))

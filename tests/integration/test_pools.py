@@ -134,12 +134,10 @@ def settle_all(executor, keys, limit=120.0):
 
 
 def test_a_block_on_a_node_whose_scratch_is_full_is_given_back(opened, tmp_path):
-    roomy = tmp_path / "roomy"
-    roomy.mkdir()
-    with small_disk(tmp_path / "scratch", "64k") as scratch:
+    with small_disk("64k") as scratch:
         fill(scratch)
         full = f"export TMPDIR={scratch}"
-        first = f"if mkdir {tmp_path}/seen; then {full}; else export TMPDIR={roomy}; fi"
+        first = f"if mkdir {tmp_path}/seen; then {full}; else export TMPDIR=/tmp; fi"
         executor = opened(
             tmp_path, lambda: config(pool("here", local_provider(first))), lambda *_: ("here",)
         )
@@ -154,7 +152,7 @@ def test_a_block_on_a_node_whose_scratch_is_full_is_given_back(opened, tmp_path)
 
 
 def test_a_pool_all_of_whose_nodes_are_full_is_broken_off(opened, tmp_path):
-    with small_disk(tmp_path / "scratch", "64k") as scratch:
+    with small_disk("64k") as scratch:
         fill(scratch)
         provider = local_provider(f"export TMPDIR={scratch}")
         executor = opened(tmp_path, lambda: config(pool("here", provider)), lambda *_: ("here",))

@@ -5,7 +5,7 @@ potentials. Each round has a schedule of kill -9 drawn from its seed. Twenty rou
 
     python -m pytest tests/integration/test_random_faults.py
 
-The first three of them belong to ``make test``, the others to ``make test-slow``.
+The first two of them belong to ``make test``, the others to ``make test-slow``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tests.small_campaigns import SPENT, check_sound, rows, write_campaign
 pytestmark = pytest.mark.timeout(600)
 
 ROUNDS = 20
-ALWAYS = 3
+ALWAYS = 2
 """Rounds that are not slow."""
 FAULTS = 6
 """Moments of a round at which something is killed; after them it may end in peace."""

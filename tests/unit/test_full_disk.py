@@ -31,16 +31,16 @@ def test_it_is_known_behind_other_exceptions(code):
 
 def test_a_folder_has_room_or_has_not(tmp_path):
     assert full_disk.has_room(tmp_path)
-    with small_disk(tmp_path / "small", "2m") as small:
+    with small_disk("2m") as small:
         assert full_disk.has_room(small)
         assert list(small.iterdir()) == []
         fill(small)
         assert not full_disk.has_room(small)
 
 
-def test_without_any_scratch_python_s_own_words_are_known(tmp_path, monkeypatch):
+def test_without_any_scratch_python_s_own_words_are_known(monkeypatch):
     """The last resort of tempfile is the folder that the process stands in."""
-    with small_disk(tmp_path / "small", "64k") as small:
+    with small_disk("64k") as small:
         fill(small)
         monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [str(small)])
         monkeypatch.setattr(tempfile, "tempdir", None)
@@ -68,8 +68,8 @@ def test_a_task_that_finds_one_full_is_not_a_failure(tmp_path, monkeypatch):
     assert not workspace.running_path.exists()
 
 
-def test_a_result_that_cannot_be_written_is_told_of(tmp_path, monkeypatch):
-    with small_disk(tmp_path / "campaign", "256k") as campaign:
+def test_a_result_that_cannot_be_written_is_told_of(monkeypatch):
+    with small_disk("256k") as campaign:
         (campaign / "outbox").mkdir()
         monkeypatch.setattr(prepare, "run", lambda *_: {"numbers": list(range(500_000))})
 
