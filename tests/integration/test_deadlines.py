@@ -53,22 +53,22 @@ class Blocks(InProcessExecutor):
     def __init__(self, directory: Path, length: float, expected: float | None = None) -> None:
         super().__init__(directory)
         self._length, self._expected, self._ends = length, expected, 0.0
-        self._longer = 1.0
+        self._longer: dict[str, float] = {}
 
     def wait(self, timeout: float) -> list[Outcome]:
         """Run the oldest queued task."""
         if not self._queue:
             time.sleep(timeout)
             return []
-        if time.time() >= self._ends:
-            self._ends = time.time() + self._longer * self._length
+        kind, spec, key = self._queue.popleft()
+        if time.time() >= self._ends or key in self._longer:
+            self._ends = time.time() + self._longer.get(key, 1.0) * self._length
         os.environ[deadlines.BLOCK_DEADLINE] = str(self._ends)
         os.environ[deadlines.BLOCK_SECONDS] = str(self._length)
-        kind, spec, key = self._queue.popleft()
         expected = self._expected if kind == "label" else None
         report = boundary.run(kind, spec, str(self._directory), key, expected)
-        # On a machine with much else to do nothing may get done at first.
-        self._longer = 1.0 if report.get("advanced", True) else 1.5 * self._longer
+        if not report.get("advanced", True):  # a machine with much else to do
+            self._longer[key] = 2.0 * self._longer.get(key, 1.0)
         return [Outcome.of(report)]
 
 
