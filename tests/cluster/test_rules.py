@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
+import psutil
 import pytest
 from parsl.config import Config
 from parsl.dataflow.memoization import BasicMemoizer
@@ -13,13 +14,13 @@ from parsl.jobs.states import JobState, JobStatus
 
 from alloop.errors import SiteError
 from alloop.executors.cluster import breaker as breakers
-from alloop.executors.cluster.blocks import failures_in_a_row, passes, reason_of
+from alloop.executors.cluster.blocks import BlockCare, failures_in_a_row, passes, reason_of
 from alloop.executors.cluster.breaker import Breaker
 from alloop.executors.cluster.executor import ClusterExecutor
 from alloop.executors.cluster.life import Life, _only, check, slots_of
 from alloop.executors.cluster.pools import ClusterPool, Flight
 from alloop.executors.protocol import Outcome
-from tests.cluster.small_pools import config, local_provider, pool, wait_for
+from tests.cluster.small_pools import config, local_provider, pool, wait_for, wait_until
 
 
 def statuses(*states):
@@ -191,3 +192,15 @@ def test_what_a_former_life_says_of_a_task_means_nothing(tmp_path):
         assert own.settle(number, outcome) is None, "once is enough"
     finally:
         own.close()
+
+
+def test_whoever_made_a_config_its_pools_get_our_interchange_and_our_care(tmp_path):
+    executor = pool("here", local_provider())
+    life = Life(tmp_path, config(executor), executor)
+    try:
+        running = psutil.Process(executor.interchange_proc.pid)
+        wait_until(lambda: "alloop.executors.cluster.interchange" in running.cmdline())
+        assert isinstance(executor.block_error_handler, BlockCare)
+    finally:
+        life.close()
+    assert not running.is_running()

@@ -15,6 +15,7 @@ import pytest
 
 from alloop.executors.processes import of_campaign
 from tests.small_campaigns import PAUSED, SPENT, WATER, rows, write_campaign
+from tests.small_disks import small_disk
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -107,20 +108,8 @@ def test_unknown_campaigns_and_frames_are_one_line(config):
     assert "ledger.sqlite" in one_line(alloop("status", "-c", config.parent), 1)
 
 
-def mount(folder: Path, size: str) -> None:
-    folder.mkdir(exist_ok=True)
-    options = f"size={size}"
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True
-    )
-    if done.returncode:
-        pytest.skip(f"cannot mount a small file system here: {done.stderr.decode().strip()}")
-
-
 def test_a_full_disk_is_one_line_and_costs_nothing_that_was_finished(config):
-    folder = config.parent / "small"
-    mount(folder, "1200k")
-    try:
+    with small_disk("1200k") as folder:
         for name in ("water.xyz", "config.yaml"):
             shutil.copy(config.parent / name, folder)
         small = folder / "config.yaml"
@@ -135,21 +124,15 @@ def test_a_full_disk_is_one_line_and_costs_nothing_that_was_finished(config):
         assert outcome.returncode == SPENT, outcome.stdout + outcome.stderr
         after = set(rows(small, "SELECT label_id, energy FROM label WHERE status = 'done'"))
         assert kept <= after
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
 
 
 @pytest.mark.skipif(shutil.which("mount") is None, reason="needs mount to make a read-only disk")
 def test_a_read_only_directory_is_one_line(config):
-    folder = config.parent / "fixed"
-    mount(folder, "1m")
-    try:
+    with small_disk("1m") as folder:
         for name in ("water.xyz", "config.yaml"):
             shutil.copy(config.parent / name, folder)
         subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
         assert "ead-only" in one_line(alloop("start", folder / "config.yaml"), 1)
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
 
 
 def has_begun(config: Path) -> bool:

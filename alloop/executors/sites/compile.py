@@ -5,7 +5,9 @@
 - Nodes take no task that could not end within their wall time (``drain_period``); how long tasks
   take they read from a file that the driver keeps (:mod:`alloop.executors.durations`).
 - An address is always given: without one Parsl asks a public web service, and listens everywhere.
-- The interchange is alloop's own, which ends when the driver ends (Parsl issues 3663 and 3374).
+
+The interchange, and what is done about failed blocks, a pool gets when it begins
+(:mod:`alloop.executors.cluster.life`): a Config that was made elsewhere gets them, too.
 """
 
 from __future__ import annotations
@@ -13,7 +15,6 @@ from __future__ import annotations
 import importlib
 import os
 import re
-import sys
 from typing import TYPE_CHECKING, Any, Final
 
 import psutil
@@ -24,7 +25,6 @@ from parsl.executors.base import ParslExecutor
 
 from alloop.config.problems import did_you_mean
 from alloop.errors import SiteError
-from alloop.executors import processes
 from alloop.executors.sites.address import LOOPBACK, address_of
 from alloop.executors.sites.checks import MARGIN_S
 from alloop.executors.sites.pools import BatchPool, LocalPool, NodePool, ThreadsPool, WorkerPool
@@ -33,12 +33,9 @@ from alloop.executors.sites.roles import longest_task
 from alloop.executors.sites.script import accelerators, launch_command, worker_init
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from alloop.executors.sites.model import ClusterSite
-
-    BlockErrorHandler = bool | Callable[[Any, dict[str, Any]], None]
 
 STRATEGY: Final = "simple"
 STRATEGY_PERIOD_S: Final = 10
@@ -52,13 +49,12 @@ def parsl_config(
     campaign: str,
     *,
     providers: Providers = PROVIDERS,
-    block_error_handler: BlockErrorHandler = False,
 ) -> Config:
     """Return Parsl's Config for a site.
 
     ``directory`` is the campaign's, where every node sees it. ``campaign`` marks its jobs and
     must be one word that no other campaign has. ``providers`` make the providers, by the type
-    of the pool. Parsl's own handler of failed blocks (True) gives a pool up after a single one.
+    of the pool.
 
     Raises SiteError if the site cannot be had on this machine.
     """
@@ -71,7 +67,7 @@ def parsl_config(
     if not PLAIN_PATH.fullmatch(campaign):
         raise SiteError(f"{campaign!r} cannot mark jobs: want one word of letters, digits, . _ -")
     if site.python:
-        return _settle(_imported(site, site.python, directory), site, directory)
+        return _settle(_imported(site, site.python), site, directory)
     executors: list[ParslExecutor] = []
     for name, pool in site.pools.items():
         if isinstance(pool, ThreadsPool):
@@ -86,7 +82,7 @@ def parsl_config(
             HighThroughputExecutor(
                 label=name,
                 provider=provider,
-                block_error_handler=block_error_handler,
+                block_error_handler=False,
                 drain_period=drain_period(site, name),
                 **_executor(site, name, pool, directory),
             )
@@ -132,24 +128,11 @@ def _executor(site: ClusterSite, name: str, pool: WorkerPool, directory: Path) -
         "cores_per_worker": 1e-6,  # the number of workers is ours to say, not the node's
         "available_accelerators": accelerators(pool),
         "launch_cmd": launch_command(pool, name, directory),
-        "interchange_launch_cmd": _interchange(directory),
         "heartbeat_period": site.heartbeat_period,
         "heartbeat_threshold": site.heartbeat_threshold,
         "encrypted": site.encrypted,
         "worker_logdir_root": str(directory / "parsl"),
     }
-
-
-def _interchange(directory: Path) -> list[str]:
-    """Return the command of alloop's own interchange, as a child of this process."""
-    path = os.pathsep.join(path for path in sys.path if path)
-    # What it removes at the end is a folder of its own; what Parsl wrote stays to be read.
-    scratch = directory / "parsl" / "scratch"
-    return [
-        *("env", f"{processes.VARIABLE}={directory}", f"PYTHONPATH={path}"),
-        *(sys.executable, "-P", "-m", "alloop.executors.interchange"),
-        *(str(directory), str(scratch), str(os.getpid())),
-    ]
 
 
 def _settle(config: Config, site: ClusterSite, directory: Path) -> Config:
@@ -164,7 +147,7 @@ def _settle(config: Config, site: ClusterSite, directory: Path) -> Config:
     return config
 
 
-def _imported(site: ClusterSite, path: str, directory: Path) -> Config:
+def _imported(site: ClusterSite, path: str) -> Config:
     module, _, name = path.partition(":")
     try:
         found = getattr(importlib.import_module(module), name)
@@ -181,7 +164,4 @@ def _imported(site: ClusterSite, path: str, directory: Path) -> Config:
             if name not in labels:
                 hint = did_you_mean(name, labels) or f"; it has {', '.join(labels)}"
                 raise SiteError(f"roles.{role}: {path} has no executor {name!r}{hint}")
-    for executor in config.executors:
-        if isinstance(executor, HighThroughputExecutor):
-            executor.interchange_launch_cmd = _interchange(directory)
     return config
